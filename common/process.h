@@ -1,0 +1,28 @@
+/* What a process of ours does about itself: its title in ps, its death with its parent, its children. */
+#ifndef WOOLLY_COMMON_PROCESS_H
+#define WOOLLY_COMMON_PROCESS_H
+
+#include <sys/types.h>
+
+#include "common/status.h"
+
+/* First thing in main: keeps what setproctitle needs. */
+void process_init(int argc, char **argv, char **envp);
+
+/* The line ps shows; the format begins after "woolly: ". */
+void process_title(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Ask the kernel for SIGKILL when `parent` dies, and stop at once if it is already gone.
+ * Call in the child right after fork, with the pid the parent had before it. */
+void process_die_with(pid_t parent);
+
+/* A descriptor that polls readable when process `pid` of this machine ends; -1 if there is none to be had. */
+int process_watch(pid_t pid);
+
+/* The folder of the running program, without a slash at the end. */
+MUST_CHECK enum status process_folder(char *out, size_t size);
+
+/* "killed by signal 9 (Killed)" or "exit status 1", for logs. `out` holds at least 64 bytes. */
+const char *process_describe_end(int wait_status, char *out, size_t size);
+
+#endif

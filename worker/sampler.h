@@ -1,0 +1,45 @@
+/* Choosing the next token from logits. The random number of a choice depends only on (seed, position), by the
+ * counter-based generator Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
+ * 2011), so a sequence moved to another worker goes on as if nothing had happened. */
+#ifndef WOOLLY_WORKER_SAMPLER_H
+#define WOOLLY_WORKER_SAMPLER_H
+
+#include <stdint.h>
+
+enum { SAMPLER_MAX_LOGPROBS = 20 };
+
+struct sampling {
+    float temperature; /* 0 is greedy: the highest logit, the lowest id on a tie */
+    int top_k;         /* keep the k most likely; 0 keeps all */
+    float top_p;       /* keep the smallest set whose probability reaches this; 1 keeps all */
+    float min_p;       /* drop what is less likely than this share of the most likely; 0 keeps all */
+    uint64_t seed;
+    int n_logprobs; /* most likely tokens to report, 0..SAMPLER_MAX_LOGPROBS */
+};
+
+struct token_logprob {
+    int32_t id;
+    float logprob; /* natural logarithm, of the model's own distribution: temperature 1, nothing cut off */
+};
+
+struct choice {
+    struct token_logprob token;
+    int n_top;
+    struct token_logprob top[SAMPLER_MAX_LOGPROBS]; /* most likely first; the lower id first on a tie */
+};
+
+struct sampler; /* scratch memory; one per thread */
+
+struct sampler *sampler_create(int n_vocab);
+void sampler_destroy(struct sampler *s);
+
+/* Filters in the order top-k, top-p, min-p on the distribution at temperature 1, then applies the temperature
+ * and draws. `position` is the index in the sequence of the token being chosen. Not-a-number logits count as
+ * minus infinity; if nothing is left the choice is id 0. */
+void sampler_choose(struct sampler *s, const struct sampling *how, const float *logits, uint64_t position,
+                    struct choice *out);
+
+/* Four 32-bit words from a 128-bit counter and a 64-bit key. */
+void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+
+#endif
