@@ -1,0 +1,23 @@
+# Sourced by deploy/run.sh and tests/run.sh: installs the Debian packages that are missing, and says so.
+
+packages_build="build-essential cmake ninja-build pkg-config libzmq3-dev libmsgpack-dev libbsd-dev libjansson-dev libcmocka-dev"
+packages_test="clang libclang-rt-14-dev python3 python3-zmq python3-msgpack procps"
+
+# install_packages NAME...: fails with the list of what is missing when it cannot install.
+install_packages() {
+    local missing=() name sudo=""
+    for name in "$@"; do
+        dpkg-query -W -f '${db:Status-Status}\n' "$name" 2>/dev/null | grep -qx installed || missing+=("$name")
+    done
+    [ ${#missing[@]} -eq 0 ] && return 0
+    echo "Installing missing packages: ${missing[*]}"
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || { echo "not root and no sudo: install these packages by hand" >&2; return 1; }
+        sudo=sudo
+    fi
+    # The lists may be old or, on a fresh machine, absent: refresh them only when the first try fails.
+    export DEBIAN_FRONTEND=noninteractive
+    $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1 ||
+        { $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; } ||
+        { echo "cannot install: ${missing[*]}" >&2; return 1; }
+}

@@ -1,0 +1,208 @@
+#include "proto/wire.h"
+
+#include <assert.h>
+#include <bsd/string.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "proto/messages.h"
+
+/* Messages per peer that ZeroMQ may hold. The real bounds are the broker's queue and its per-client limit;
+ * these only keep a stuck peer from taking memory. */
+enum { HIGH_WATER = 1000, HANDSHAKE_MS = 5000, ZMTP_BEAT_MS = 2000, ZMTP_DEAD_MS = 6000, BACKLOG = 1024 };
+
+static bool set_int(void *socket, int option, int value)
+{
+    return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
+}
+
+void *wire_open(void *context, enum wire_role role, struct error *err)
+{
+    void *socket = zmq_socket(context, role == WIRE_PEER ? ZMQ_DEALER : ZMQ_ROUTER);
+    if (!socket) {
+        error_set(err, E_IO, "cannot open a ZeroMQ socket: %s", zmq_strerror(errno));
+        return NULL;
+    }
+    int64_t max_bytes = MAX_MESSAGE_BYTES;
+    bool ok = set_int(socket, ZMQ_LINGER, 0) && set_int(socket, ZMQ_SNDHWM, HIGH_WATER) &&
+              set_int(socket, ZMQ_RCVHWM, HIGH_WATER) && set_int(socket, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS) &&
+              set_int(socket, ZMQ_BACKLOG, BACKLOG) && set_int(socket, ZMQ_HEARTBEAT_IVL, ZMTP_BEAT_MS) &&
+              set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, ZMTP_DEAD_MS) &&
+              set_int(socket, ZMQ_HEARTBEAT_TTL, ZMTP_DEAD_MS) && set_int(socket, ZMQ_TCP_KEEPALIVE, 1) &&
+              zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &max_bytes, sizeof max_bytes) == 0;
+    if (role == WIRE_PEER) /* nothing is queued for a peer that is not there */
+        ok = ok && set_int(socket, ZMQ_IMMEDIATE, 1) && set_int(socket, ZMQ_RECONNECT_IVL, 100) &&
+             set_int(socket, ZMQ_RECONNECT_IVL_MAX, 2000);
+    else /* a send to a peer that is gone or full fails instead of vanishing */
+        ok = ok && set_int(socket, ZMQ_ROUTER_MANDATORY, 1);
+    if (!ok) {
+        error_set(err, E_IO, "cannot set a ZeroMQ option: %s", zmq_strerror(errno));
+        zmq_close(socket);
+        return NULL;
+    }
+    return socket;
+}
+
+static bool is_local(const char *endpoint)
+{
+    static const char *const prefixes[] = { "ipc://",
+                                            "tcp://127.0.0.1:", "tcp://localhost:", "tcp://[::1]:" };
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (!strncmp(endpoint, prefixes[i], strlen(prefixes[i])))
+            return true;
+    return false;
+}
+
+enum status wire_bind(void *socket, const char *endpoint, char *bound, struct error *err)
+{
+    if (!is_local(endpoint))
+        return error_set(
+            err, E_UNSUPPORTED,
+            "cannot listen on \"%s\": only ipc:// and loopback (tcp://127.0.0.1:PORT) are allowed, "
+            "because connections are neither encrypted nor authenticated",
+            endpoint);
+    if (!strncmp(endpoint, "tcp://[", 7) && !set_int(socket, ZMQ_IPV6, 1))
+        return error_set(err, E_IO, "cannot use IPv6: %s", zmq_strerror(errno));
+    if (zmq_bind(socket, endpoint) != 0)
+        return error_set(err, E_IO, "cannot listen on \"%s\": %s", endpoint, zmq_strerror(errno));
+    size_t size = 256;
+    if (bound && zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, bound, &size) != 0)
+        return error_set(err, E_IO, "cannot read back the endpoint: %s", zmq_strerror(errno));
+    return OK;
+}
+
+enum status wire_connect(void *socket, const char *endpoint, struct error *err)
+{
+    if (!strncmp(endpoint, "tcp://[", 7) && !set_int(socket, ZMQ_IPV6, 1))
+        return error_set(err, E_IO, "cannot use IPv6: %s", zmq_strerror(errno));
+    if (zmq_connect(socket, endpoint) != 0)
+        return error_set(err, E_INVALID, "cannot connect to \"%s\": %s", endpoint, zmq_strerror(errno));
+    return OK;
+}
+
+static void skip_rest(void *socket, zmq_msg_t *frame)
+{
+    while (zmq_msg_more(frame) && zmq_msg_recv(frame, socket, ZMQ_DONTWAIT) >= 0)
+        ;
+    zmq_msg_close(frame);
+}
+
+enum status wire_receive(void *socket, struct wire_message *m)
+{
+    int type;
+    size_t size = sizeof type;
+    zmq_getsockopt(socket, ZMQ_TYPE, &type, &size);
+    m->identity_len = 0;
+    m->has_delimiter = false;
+    zmq_msg_init(&m->body);
+    if (zmq_msg_recv(&m->body, socket, ZMQ_DONTWAIT) < 0) {
+        zmq_msg_close(&m->body);
+        return errno == EAGAIN || errno == EINTR ? E_TIMEOUT : E_IO;
+    }
+    /* The frames of one message arrive together: the others need no waiting. */
+    if (type == ZMQ_ROUTER) {
+        m->identity_len = zmq_msg_size(&m->body);
+        assert(m->identity_len <= WIRE_MAX_IDENTITY);
+        memcpy(m->identity, zmq_msg_data(&m->body), m->identity_len);
+        if (!zmq_msg_more(&m->body) || zmq_msg_recv(&m->body, socket, ZMQ_DONTWAIT) < 0)
+            goto malformed;
+    }
+    if (zmq_msg_size(&m->body) == 0 && zmq_msg_more(&m->body)) {
+        m->has_delimiter = true;
+        if (zmq_msg_recv(&m->body, socket, ZMQ_DONTWAIT) < 0)
+            goto malformed;
+    }
+    if (zmq_msg_more(&m->body))
+        goto malformed;
+    return OK;
+
+malformed:
+    skip_rest(socket, &m->body);
+    return E_FORMAT;
+}
+
+void wire_message_close(struct wire_message *m)
+{
+    zmq_msg_close(&m->body);
+}
+
+static enum status send_status(void)
+{
+    switch (errno) {
+    case EAGAIN:
+    case EINTR:
+        return E_OVERLOADED;
+    case EHOSTUNREACH:
+        return E_UNREACHABLE;
+    }
+    return E_IO;
+}
+
+enum status wire_send(void *socket, const void *identity, size_t identity_len, bool with_delimiter,
+                      const void *body, size_t len)
+{
+    /* Only the first frame can fail for lack of room or of a peer; the others follow it into the same pipe.
+     */
+    if (identity_len && zmq_send(socket, identity, identity_len, ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0)
+        return send_status();
+    if (with_delimiter && zmq_send(socket, "", 0, ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0)
+        return send_status();
+    if (zmq_send(socket, body, len, ZMQ_DONTWAIT) < 0)
+        return send_status();
+    return OK;
+}
+
+enum status wire_runtime_folder(char *out, size_t size, struct error *err)
+{
+    const char *own = getenv("WOOLLY_RUNTIME_DIR"), *xdg = getenv("XDG_RUNTIME_DIR");
+    int n;
+    if (own && *own)
+        n = snprintf(out, size, "%s", own);
+    else if (xdg && *xdg)
+        n = snprintf(out, size, "%s/woolly", xdg);
+    else
+        n = snprintf(out, size, "/tmp/woolly-%u", (unsigned)geteuid());
+    if (n < 0 || (size_t)n >= size)
+        return error_set(err, E_LIMIT, "the path of the runtime folder is too long (set WOOLLY_RUNTIME_DIR)");
+
+    if (mkdir(out, 0700) != 0 && errno != EEXIST)
+        return error_errno(err, "cannot make the runtime folder %s (set WOOLLY_RUNTIME_DIR)", out);
+    struct stat st;
+    if (lstat(out, &st) != 0)
+        return error_errno(err, "cannot look at the runtime folder %s", out);
+    /* In /tmp anybody could have made it first, to listen in or to answer in our place. */
+    if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 077))
+        return error_set(err, E_INVALID,
+                         "%s must be a folder of yours with mode 0700 (or set WOOLLY_RUNTIME_DIR)", out);
+    return OK;
+}
+
+enum status wire_find_endpoint(const char *flag, char *out, size_t size, struct error *err)
+{
+    const char *given = flag ? flag : getenv("WOOLLY_ENDPOINT");
+    if (given && *given) {
+        if (strlcpy(out, given, size) >= size)
+            return error_set(err, E_LIMIT, "the endpoint is longer than %zu bytes", size - 1);
+        return OK;
+    }
+
+    char folder[200], path[220];
+    enum status s = wire_runtime_folder(folder, sizeof folder, err);
+    if (s != OK)
+        return s;
+    snprintf(path, sizeof path, "%s/endpoint", folder);
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return error_set(err, E_NOTFOUND,
+                         "no server is running (start one with: woolly serve --model NAME=PATH)");
+    bool ok = fgets(out, (int)size, f) != NULL;
+    fclose(f);
+    if (!ok)
+        return error_set(err, E_FORMAT, "%s is empty", path);
+    out[strcspn(out, "\n")] = 0;
+    return OK;
+}

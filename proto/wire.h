@@ -1,0 +1,55 @@
+/* ZeroMQ sockets as all of Woolly uses them: bounded queues, bounded messages, no lingering, no blocking
+ * sends, ZMTP heartbeats on TCP, and one way to take a message apart. Open contexts and sockets only after
+ * the last fork. */
+#ifndef WOOLLY_PROTO_WIRE_H
+#define WOOLLY_PROTO_WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <zmq.h>
+
+#include "common/status.h"
+
+enum wire_role {
+    WIRE_CLIENT_SIDE, /* ROUTER that clients connect to: identities are the broker's own */
+    WIRE_WORKER_SIDE, /* ROUTER that workers connect to */
+    WIRE_PEER,        /* DEALER of a client or worker */
+};
+
+enum { WIRE_MAX_IDENTITY = 255 };
+
+/* NULL with an error text on failure. */
+void *wire_open(void *context, enum wire_role role, struct error *err);
+
+/* Binds; the error names the endpoint and the way out. Only ipc:// and loopback TCP are allowed. *bound (may
+ * be NULL, else room for 256 bytes) gets the endpoint really bound, for "tcp://127.0.0.1:*". */
+MUST_CHECK enum status wire_bind(void *socket, const char *endpoint, char *bound, struct error *err);
+MUST_CHECK enum status wire_connect(void *socket, const char *endpoint, struct error *err);
+
+/* One message in: body is its last frame; identity and delimiter only from a ROUTER. Close it after use. */
+struct wire_message {
+    unsigned char identity[WIRE_MAX_IDENTITY];
+    size_t identity_len;
+    bool has_delimiter; /* a REQ peer: answer with the empty frame too */
+    zmq_msg_t body;
+};
+
+/* Without waiting. Returns E_TIMEOUT when there is nothing, E_FORMAT for a message of the wrong shape
+ * (already consumed; identity is filled if there was one), E_IO otherwise. */
+MUST_CHECK enum status wire_receive(void *socket, struct wire_message *m);
+void wire_message_close(struct wire_message *m);
+
+/* Without waiting. identity_len 0 for a DEALER. E_OVERLOADED: the peer's queue is full. E_UNREACHABLE: no
+ * such peer (any more). */
+MUST_CHECK enum status wire_send(void *socket, const void *identity, size_t identity_len, bool with_delimiter,
+                                 const void *body, size_t len);
+
+/* Where programs find each other when nobody says: the folder for sockets of this user (created with mode
+ * 0700), "$WOOLLY_RUNTIME_DIR", else "$XDG_RUNTIME_DIR/woolly", else "/tmp/woolly-UID". */
+MUST_CHECK enum status wire_runtime_folder(char *out, size_t size, struct error *err);
+
+/* The endpoint of the running server: `flag` if not NULL, else $WOOLLY_ENDPOINT, else what the server of this
+ * user wrote into RUNTIME/endpoint. E_NOTFOUND when there is none. */
+MUST_CHECK enum status wire_find_endpoint(const char *flag, char *out, size_t size, struct error *err);
+
+#endif

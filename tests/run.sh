@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Installs what the tests need, builds every variant and runs every test.
+#
+#   tests/run.sh          what belongs in CI: some minutes on two cores
+#   tests/run.sh --long   the same with 60 s per fuzz target
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. deploy/packages.sh
+
+fuzz_seconds=10
+case "${1:-}" in
+    "") ;;
+    --long) fuzz_seconds=60 ;;
+    *) echo "usage: tests/run.sh [--long]" >&2; exit 2 ;;
+esac
+
+# shellcheck disable=SC2086
+install_packages $packages_build $packages_test
+command -v node >/dev/null && command -v npm >/dev/null || install_packages nodejs npm ||
+    echo "NOT RUN: the Node client (no node and npm to be had)"
+
+summary=()
+step() {
+    local name=$1 begin=$SECONDS
+    shift
+    echo "== $name"
+    "$@"
+    summary+=("$(printf '%-28s %4d s' "$name" $((SECONDS - begin)))")
+}
+
+build() {
+    cmake --preset "$1" >/dev/null
+    cmake --build --preset "$1" -- --quiet
+}
+
+run_ctest() {
+    local preset=$1
+    shift
+    ctest --preset "$preset" --timeout 300 "$@"
+}
+
+fuzz() {
+    local target name
+    for target in build-fuzz/fuzz/fuzz_*; do
+        name=${target##*/fuzz_}
+        mkdir -p "build-fuzz/corpus/$name" "tests/fuzz/seeds/$name"
+        echo "-- fuzz $name for $fuzz_seconds s"
+        "$target" -max_total_time="$fuzz_seconds" -timeout=10 -rss_limit_mb=4096 -print_final_stats=0 -verbosity=0 \
+            -artifact_prefix="build-fuzz/$name-" "build-fuzz/corpus/$name" "tests/fuzz/seeds/$name"
+    done
+}
+
+step "release: build" build release
+step "release: tests" run_ctest release
+step "clang: build" build clang
+step "clang: unit and kernel tests" run_ctest clang -LE "e2e|golden"
+step "asan: build" build asan
+step "asan: tests" run_ctest asan
+step "tsan: build" build tsan
+step "tsan: tests" run_ctest tsan
+step "fuzz: build" build fuzz
+step "fuzz: targets" fuzz
+
+echo
+printf '%s\n' "${summary[@]}"
+echo "All tests passed in $SECONDS s."
