@@ -49,6 +49,8 @@ void *wire_open(void *context, enum wire_role role, struct error *err)
 
 static bool is_local(const char *endpoint)
 {
+    if (!strncmp(endpoint, "ipc://@", 7)) /* abstract names have no permissions: every user could connect */
+        return false;
     static const char *const prefixes[] = { "ipc://",
                                             "tcp://127.0.0.1:", "tcp://localhost:", "tcp://[::1]:" };
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)

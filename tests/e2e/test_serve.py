@@ -1,0 +1,368 @@
+"""The server as its users see it: one `woolly serve` with two workers of a small random model."""
+import json
+import os
+import shutil
+import signal
+import struct
+import tempfile
+import time
+import unittest
+
+import msgpack
+import zmq
+
+from server import BUILD, Client, Server, make_model, processes_of, run_in_threads, seconds
+
+folder = tempfile.mkdtemp(prefix="woolly-model-")
+MODEL = make_model(os.path.join(folder, "tiny.gguf"))
+
+
+def tearDownModule():
+    shutil.rmtree(folder)
+
+
+class Serving(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server(f"m={MODEL}", options=["--workers", "2", "--threads", "1", "--slots", "8"])
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.kill() if cls.server.process.poll() is not None else cls.server.stop()
+
+    def setUp(self):
+        self.client = Client(self.server)
+
+    def tearDown(self):
+        self.client.close()
+
+    def test_processes_are_titled(self):
+        titles = " / ".join(processes_of(self.server.pid).values())
+        for title in ("woolly: broker", "woolly: host m", "woolly: worker m.0", "woolly: worker m.1"):
+            self.assertIn(title, titles)
+
+    def test_health_models_and_stats_answer(self):
+        health = self.client.ask("health")
+        self.assertEqual((health["type"], health["ready"], health["status"], health["pid"]),
+                         ("health", True, "ok", self.server.pid))
+        model, = self.client.ask("models")["models"]
+        self.assertEqual((model["name"], model["state"], model["architecture"], model["workers"], model["slots"]),
+                         ("m", "ready", "llama", 2, 16))
+        self.assertEqual(len(self.client.ask("stats")["workers"]), 2)
+        self.assertEqual(self.client.ask("ping")["type"], "pong")
+
+    def test_stream_and_whole_answer_agree(self):
+        request = dict(prompt="Once upon a time", max_tokens=40, temperature=0.8, seed=7, ignore_end=True)
+        end, text, ids = self.client.complete(**request)
+        whole, _, _ = self.client.complete(stream=False, **request)
+        self.assertEqual((end["finish_reason"], len(ids)), ("length", 40))
+        self.assertEqual((whole["text"], whole["ids"], whole["seed"]), (text, ids, 7))
+        self.assertEqual(whole["completion_tokens"], 40)
+        self.assertGreater(whole["timing"]["tok_s"], 0)
+
+    def test_accepted_comes_first_and_tells_the_seed(self):
+        self.client.generate(prompt="x", max_tokens=2, temperature=1)
+        accepted = self.client.next()
+        self.assertEqual(accepted["type"], "accepted")
+        self.assertLess(accepted["seed"], 2**53)
+        end, _, ids = self.client.finish(1)[1]
+        self.assertEqual(end["seed"], accepted["seed"])
+        again = self.client.complete(prompt="x", max_tokens=2, temperature=1, seed=accepted["seed"])
+        self.assertEqual(again[2], ids)
+
+    def test_req_socket_gets_one_reply(self):
+        with Client(self.server, zmq.REQ) as client:
+            client.generate(prompt="hello", max_tokens=5, ignore_end=True)
+            reply = client.next()
+            self.assertEqual((reply["type"], len(reply["ids"])), ("done", 5))
+            self.assertEqual(client.ask("ping")["type"], "pong")
+
+    def test_same_answer_alone_and_in_a_crowd(self):
+        requests = [dict(prompt=f"story number {i} " * (i % 5 + 1), max_tokens=20, temperature=0.9, seed=i,
+                         ignore_end=True, logprobs=1) for i in range(24)]
+        alone = [self.client.complete(stream=False, **r)[0] for r in requests]
+        ids = [self.client.generate(stream=False, **r) for r in requests]
+        crowd = self.client.finish(*ids)
+        for i, before in zip(ids, alone):
+            self.assertEqual(crowd[i][0]["ids"], before["ids"])
+            self.assertEqual(crowd[i][0]["logprobs"], before["logprobs"])
+
+    def test_log_probabilities_are_sorted_and_hold_the_greedy_choice(self):
+        end, _, _ = self.client.complete(prompt="abc", max_tokens=3, logprobs=5, stream=False, ignore_end=True)
+        self.assertEqual(len(end["logprobs"]), 3)
+        for token in end["logprobs"]:
+            values = [t["logprob"] for t in token["top"]]
+            self.assertEqual(values, sorted(values, reverse=True))
+            self.assertEqual((len(values), token["top"][0]["id"]), (5, token["id"]))
+            self.assertLessEqual(values[0], 0)
+
+    def test_stop_string_ends_and_stays_out_of_the_text(self):
+        _, text, _ = self.client.complete(prompt="Once", max_tokens=60, ignore_end=True)
+        stop = text[len(text) // 2:len(text) // 2 + 2]
+        end, stopped, _ = self.client.complete(prompt="Once", max_tokens=60, stop=[stop], ignore_end=True)
+        self.assertEqual((end["finish_reason"], stopped), ("stop", text[:text.index(stop)]))
+
+    def test_cancel_ends_a_running_request(self):
+        i = self.client.generate(prompt="go", max_tokens=400, ignore_end=True)
+        while self.client.next()["type"] != "tokens":
+            pass
+        self.client.send(type="cancel", id=i)
+        self.assertIn(self.client.finish_loose(i)["type"], ("cancelled", "done"))
+
+    def test_bad_requests_get_clear_errors(self):
+        cases = [
+            (dict(), "bad_request"),
+            (dict(prompt="a", tokens=[1]), "bad_request"),
+            (dict(tokens=[]), "bad_request"),
+            (dict(tokens=[10**6]), "bad_request"),
+            (dict(tokens=["a"]), "bad_message"),
+            (dict(prompt="a", temperature=-1), "bad_message"),
+            (dict(prompt="a", max_tokens=0), "bad_message"),
+            (dict(prompt="a", stop=[""]), "bad_message"),
+            (dict(prompt="a", logprobs=21), "bad_message"),
+            (dict(prompt=5), "bad_message"),
+            (dict(prompt="a" * 3000), "context_length_exceeded"),
+            (dict(prompt="a", model="nobody"), "unknown_model"),
+        ]
+        for request, code in cases:
+            i = self.client.send(type="generate", request=dict(dict(model="m"), **request))
+            event = self.client.next()
+            while event["type"] in ("accepted", "tokens"):
+                event = self.client.next()
+            self.assertEqual((event["type"], event["id"], event["code"]), ("error", i, code), request)
+            self.assertFalse(event["retryable"])
+            self.assertTrue(event["message"])
+
+    def test_wrong_epoch_and_double_id_are_refused(self):
+        self.client.send(type="ping", epoch=5)
+        self.assertEqual(self.client.next()["code"], "wrong_epoch")
+        i = self.client.generate(prompt="a", max_tokens=100, ignore_end=True)
+        self.client.send(type="generate", id=i, request=dict(model="m", prompt="b"))
+        seen = []
+        while not seen or seen[-1]["type"] != "done":
+            seen.append(self.client.next())
+        self.assertEqual([e["code"] for e in seen if e["type"] == "error"], ["duplicate_id"])
+
+    def test_hostile_bytes_leave_the_server_well(self):
+        garbage = [b"", b"\xc1", b"\x91" * 100, b"\xdd\xff\xff\xff\xff", os.urandom(1000), b"\x80",
+                   msgpack.packb({"v": 1}), msgpack.packb({"v": 9, "type": "ping", "id": 1}),
+                   msgpack.packb({"v": 1, "type": "register", "id": 1}), msgpack.packb([1, 2, 3])]
+        for bytes_ in garbage * 20:
+            self.client.socket.send(bytes_)
+            answer = self.client.next()
+            self.assertEqual((answer["type"], answer["code"]), ("error", "bad_message"), bytes_[:20])
+        self.client.socket.send_multipart([b"a", b"b", b"c"])
+        self.assertEqual(self.client.ask("ping")["type"], "pong")
+
+    def test_deadline_ends_a_running_request(self):
+        end, _, _ = self.client.complete(prompt="go", max_tokens=450, ignore_end=True, deadline_ms=1)
+        self.assertEqual((end["type"], end.get("code")), ("error", "deadline_exceeded"))
+
+    def test_command_line_speaks_json(self):
+        run = self.server.cli("run", "m", "Once upon", "-n", "8", "--seed", "3", "--temperature", "0.5", "--json")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        answer = json.loads(run.stdout)
+        for key in ("text", "tokens", "finish_reason", "ttft_ms", "tok_s", "model"):
+            self.assertIn(key, answer)
+        self.assertEqual(json.loads(self.server.cli("list", "--json").stdout)["models"][0]["name"], "m")
+        self.assertIn("workers", json.loads(self.server.cli("stats", "--json").stdout))
+        self.assertEqual(self.server.cli("run", "nobody", "x").returncode, 1)
+        self.assertEqual(self.server.cli("run", "m").returncode, 2)
+        self.assertEqual(self.server.cli("nonsense").returncode, 2)
+
+    def test_hundred_clients_at_once_all_end(self):
+        kinds = []
+
+        def one(i):
+            with Client(self.server) as client:
+                end, _, ids = client.complete(prompt=f"client {i}", max_tokens=64, ignore_end=True)
+                kinds.append(end["type"])
+                self.assertEqual(len(ids), 64)
+
+        run_in_threads(100, one)
+        self.assertEqual(kinds, ["done"] * 100)
+
+
+def finish_loose(self, i):
+    """As finish, without counting tokens from the start."""
+    event = self.next()
+    while event["type"] not in ("done", "error", "cancelled"):
+        event = self.next()
+    return event
+
+
+Client.finish_loose = finish_loose
+
+
+class Lives(unittest.TestCase):
+    """Starts, deaths, and ends: each with a server of its own."""
+
+    def test_queue_is_bounded_at_n_and_refuses_n_plus_one(self):
+        with Server(f"m={MODEL}", options=["--workers", "1", "--slots", "1", "--queue", "4"]) as server, \
+                Client(server) as client:
+            ids = [client.generate(prompt="x", max_tokens=400, ignore_end=True, deadline_ms=60000)
+                   for _ in range(6)]
+            refused = None
+            while not refused:
+                event = client.next()
+                refused = event if event["type"] == "error" else None
+            self.assertEqual((refused["id"], refused["code"], refused["retryable"]), (ids[5], "overloaded", True))
+            self.assertGreater(refused["retry_ms"], 0)
+            for i in ids[:5]:
+                client.send(type="cancel", id=i)
+            ended = {}
+            while len(ended) < 5:
+                event = client.next()
+                if event["type"] in ("done", "cancelled", "error"):
+                    self.assertNotIn(event["id"], ended)
+                    ended[event["id"]] = event["type"]
+            self.assertIn("cancelled", ended.values())
+
+    def test_killed_worker_is_forked_again_without_a_reload(self):
+        with Server(f"m={MODEL}", options=["--workers", "1", "--slots", "4"]) as server, Client(server) as client:
+            worker, = server.workers()
+            ids = [client.generate(prompt="x", max_tokens=450, ignore_end=True) for _ in range(3)]
+            while client.next()["type"] != "tokens":
+                pass
+            os.kill(worker, signal.SIGKILL)
+            ends = {}
+            while len(ends) < 3:
+                event = client.next()
+                if event["type"] in ("done", "error", "cancelled"):
+                    ends[event["id"]] = event
+            for end in ends.values():
+                self.assertTrue(end["type"] == "done" or (end["code"] == "worker_lost" and end["retryable"]), end)
+            self.assertEqual(client.complete(prompt="x", max_tokens=4, ignore_end=True)[0]["type"], "done")
+            self.assertNotIn(worker, server.workers())
+            self.assertEqual(server.log().count("model_loaded"), 1)
+            self.assertEqual(server.log().count("worker_forked"), 2)
+
+    def test_killed_broker_and_host_come_back(self):
+        with Server(f"m={MODEL}", options=["--workers", "1"]) as server:
+            for victim in ("woolly: broker", "woolly: host"):
+                os.kill(server.processes(victim)[0], signal.SIGKILL)
+                end = time.monotonic() + seconds(40)
+                while True:
+                    try:
+                        with Client(server) as client:
+                            if client.complete(prompt="x", max_tokens=2)[0]["type"] == "done":
+                                break
+                    except TimeoutError:
+                        pass
+                    self.assertLess(time.monotonic(), end, server.log()[-3000:])
+                    time.sleep(0.1)
+
+    def test_sigterm_finishes_what_runs_and_leaves_nothing(self):
+        server = Server(f"m={MODEL}", options=["--workers", "2"])
+        with Client(server) as client:
+            i = client.generate(prompt="x", max_tokens=100, ignore_end=True)
+            while client.next()["type"] != "tokens":
+                pass
+            children = server.processes()
+            server.process.send_signal(signal.SIGTERM)
+            end = client.finish_loose(i)
+            self.assertIn(end["type"], ("done", "error"))
+            self.assertEqual(server.process.wait(seconds(20)), 0, server.log())
+            for child in children:
+                self.assertFalse(os.path.exists(f"/proc/{child}"), child)
+            left = [os.path.join(base, name) for base, _, names in os.walk(server.folder) for name in names]
+            self.assertEqual([p for p in left if p.endswith(".sock") or p.endswith("endpoint")], [])
+        server.kill()
+
+    def test_children_die_with_a_killed_supervisor(self):
+        server = Server(f"m={MODEL}", options=["--workers", "2"])
+        children = server.processes()
+        self.assertEqual(len(children), 4)
+        server.process.kill()
+        server.process.wait()
+        end = time.monotonic() + seconds(10)
+        while any(os.path.exists(f"/proc/{c}") for c in children) and time.monotonic() < end:
+            time.sleep(0.02)
+        self.assertFalse([c for c in children if os.path.exists(f"/proc/{c}")])
+        server.kill()
+
+    def test_bad_model_files_stop_the_start_with_one_line(self):
+        bad = os.path.join(folder, "bad.gguf")
+        with open(MODEL, "rb") as f:
+            content = f.read()
+        for content_, named in ((content[:5000], "bad.gguf"), (b"GGUF" + struct.pack("<I", 99), "version")):
+            with open(bad, "wb") as f:
+                f.write(content_)
+            with self.assertRaises(RuntimeError) as raised:
+                Server(f"m={bad}")
+            self.assertIn(named, str(raised.exception))
+
+    def test_open_endpoints_are_refused(self):
+        with self.assertRaises(RuntimeError) as raised:
+            Server(f"m={MODEL}", options=["--zmq", "tcp://0.0.0.0:*"])
+        self.assertIn("loopback", str(raised.exception))
+
+    def test_loopback_tcp_and_woolly_stop(self):
+        server = Server(f"m={MODEL}", options=["--zmq", "tcp://127.0.0.1:*"])
+        with Client(server) as client:
+            self.assertEqual(client.ask("ping")["type"], "pong")
+        stopped = server.cli("stop", "--endpoint", server.endpoint)
+        self.assertEqual(stopped.returncode, 0, stopped.stderr)
+        self.assertEqual(server.process.wait(seconds(10)), 0)
+        self.assertEqual(server.cli("list", "--endpoint", server.endpoint).returncode, 3)
+        server.kill()
+
+    def test_a_client_that_vanishes_frees_its_slot(self):
+        with Server(f"m={MODEL}", options=["--workers", "1", "--slots", "1"]) as server:
+            client = Client(server)
+            client.generate(prompt="x", max_tokens=490, ignore_end=True)
+            while client.next()["type"] != "tokens":
+                pass
+            client.close()
+            with Client(server) as other:
+                self.assertEqual(other.complete(prompt="x", max_tokens=2)[0]["type"], "done")
+
+
+class Memory(unittest.TestCase):
+    def test_broker_memory_is_flat_from_the_tenth_to_the_thousandth_request(self):
+        with Server(f"m={MODEL}", options=["--workers", "2", "--threads", "1"]) as server, Client(server) as client:
+            def resident():
+                with open(f"/proc/{server.processes('woolly: broker')[0]}/statm") as f:
+                    return int(f.read().split()[1]) * 4096
+
+            def batch(n):
+                ids = [client.generate(prompt="again and again", max_tokens=8) for _ in range(n)]
+                self.assertEqual({client_end[0]["type"] for client_end in client.finish(*ids).values()}, {"done"})
+
+            batch(10)
+            before = resident()
+            for _ in range(99):
+                batch(10)
+            grown = resident() - before
+            print(f"broker: {before >> 10} KiB after 10 requests, {grown >> 10} KiB more after 1,000")
+            if "san" not in BUILD:  # a sanitizer keeps freed memory in quarantine
+                self.assertLess(grown, 256 << 10)
+
+    def test_each_more_worker_costs_little_of_the_model(self):
+        if "san" in BUILD:
+            self.skipTest("sanitizers have memory of their own")
+        big = make_model(os.path.join(folder, "big.gguf"), layers=8, embd=768, heads=12, kv_heads=4, ff=3072,
+                         vocab=8192, type="F16")
+        size = os.path.getsize(big)
+        self.assertGreater(size, 100 << 20)
+
+        def group_pss(workers):
+            with Server(f"m={big}", options=["--workers", str(workers), "--threads", "1"]) as server, \
+                    Client(server) as client:
+                ids = [client.generate(prompt="warm", max_tokens=8, ignore_end=True) for _ in range(workers)]
+                client.finish(*ids)
+                total = 0
+                for pid in server.processes("woolly: host") + server.workers():
+                    with open(f"/proc/{pid}/smaps_rollup") as f:
+                        total += next(int(line.split()[1]) << 10 for line in f if line.startswith("Pss:"))
+                return total
+
+        one, four = group_pss(1), group_pss(4)
+        share = (four - one) / 3 / size
+        print(f"model {size >> 20} MiB: 1 worker {one >> 20} MiB, 4 workers {four >> 20} MiB, "
+              f"{100 * share:.2f} % of the model per extra worker")
+        self.assertLess(share, 0.05)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
