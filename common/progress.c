@@ -18,8 +18,14 @@ void progress_update(const char *what, uint64_t done, uint64_t total)
     if (now_ms < next_draw_ms || !isatty(STDERR_FILENO))
         return;
     next_draw_ms = now_ms + REDRAW_MS;
+    is_drawn = true;
+    if (!total) {
+        fprintf(stderr, "\r\033[K%s", what);
+        fflush(stderr);
+        return;
+    }
 
-    double share = total ? (double)done / (double)total : 0;
+    double share = (double)done / (double)total;
     int filled = (int)(share * BAR_COLUMNS);
     char bar[BAR_COLUMNS + 1];
     for (int i = 0; i < BAR_COLUMNS; i++)
@@ -27,7 +33,6 @@ void progress_update(const char *what, uint64_t done, uint64_t total)
     bar[BAR_COLUMNS] = 0;
     fprintf(stderr, "\r\033[K%s [%s] %3.0f %%", what, bar, share * 100);
     fflush(stderr);
-    is_drawn = true;
 }
 
 void progress_end(void)

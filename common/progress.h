@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+/* total 0: nobody knows how much there is, only the words are shown. */
 void progress_update(const char *what, uint64_t done, uint64_t total);
 
 /* Wipes the line. */

@@ -18,7 +18,7 @@ static void handle(int number)
     else if (number == SIGHUP)
         reload_wanted = 1;
     else
-        stop_wanted = 1;
+        stop_wanted++;
     if (write(wake_fd, &one, sizeof one) < 0) {
         /* The counter is full: the fd is readable already. */
     }
@@ -56,6 +56,11 @@ void signals_drain(void)
 }
 
 bool signals_stop_wanted(void)
+{
+    return stop_wanted > 0;
+}
+
+int signals_stop_count(void)
 {
     return stop_wanted;
 }

@@ -14,6 +14,9 @@ void signals_drain(void);
 
 bool signals_stop_wanted(void);
 
+/* How often a stop was asked for: a second time means at once. */
+int signals_stop_count(void);
+
 /* True once per burst of SIGCHLD: the caller then reaps until there is none left. */
 bool signals_take_child(void);
 bool signals_take_reload(void);

@@ -27,7 +27,7 @@ enum {
     CONNECT_MS = 2000,
     CLOSE_LINGER_MS = 200,
     MAX_LIVE = 65536,
-    MAX_KEPT = 10000,           /* messages set aside while a question waits for its answer */
+    MAX_KEPT = 10000,             /* messages set aside while a question waits for its answer */
     MAX_MESSAGES_PER_CALL = 1000, /* without an event among them: a flood must not catch the caller */
 };
 
@@ -75,7 +75,7 @@ struct woolly {
     int64_t heard_ms;  /* the last message, or when waiting for one began */
     int64_t looked_ms; /* the last time we looked for messages */
 
-    struct list kept;             /* struct kept, oldest first */
+    struct list kept;            /* struct kept, oldest first */
     struct wire_message current; /* what the last event or reply points into */
     bool has_current;
     struct buffer text; /* its terminated copies */
@@ -217,8 +217,7 @@ static enum status receive(struct woolly *w)
 static enum status decode(struct woolly *w, struct message *m, struct error *why)
 {
     size_t len = zmq_msg_size(&w->current.body);
-    enum status s =
-        message_decode(w->decoder, BROKER_TO_CLIENT, zmq_msg_data(&w->current.body), len, m, why);
+    enum status s = message_decode(w->decoder, BROKER_TO_CLIENT, zmq_msg_data(&w->current.body), len, m, why);
     if (s == OK) {
         w->heard_ms = clock_ms();
         /* Room for a terminated copy of every text in it: a text has at least one byte of head. */
@@ -290,8 +289,8 @@ static bool take_done(struct woolly *w, const struct msg_done *m, struct live *l
     e->prompt_tokens = m->prompt_tokens;
     e->completion_tokens = m->completion_tokens;
     e->finish_reason = terminated(w, m->finish_reason);
-    e->timing = (struct woolly_timing){ m->timing.queue_ms, m->timing.ttft_ms, m->timing.total_ms,
-                                        m->timing.tok_s };
+    e->timing =
+        (struct woolly_timing){ m->timing.queue_ms, m->timing.ttft_ms, m->timing.total_ms, m->timing.tok_s };
     live_remove(w, l);
     return true;
 }
@@ -341,7 +340,10 @@ static bool take_current(struct woolly *w, struct woolly_event *e)
     struct error why;
     struct live *l;
 
-    if (decode(w, &m, &why) != OK) {
+    enum status s = decode(w, &m, &why);
+    if (s == E_UNSUPPORTED) /* later versions of the server may say more than we know */
+        return false;
+    if (s != OK) {
         l = live_find(w, decoder_id(w->decoder));
         return l && break_off(w, l, e, why.text);
     }
@@ -438,8 +440,10 @@ enum woolly_status woolly_next(struct woolly *w, int timeout_ms, struct woolly_e
             result = WOOLLY_IDLE;
             break;
         }
-        if (deadline_passed(clock_ms(), deadline_ms) ||
-            !channel_wait(&w->channel, deadline_earlier(deadline_ms, silence_deadline(w))))
+        /* Waits are short so that a long one can only mean that we were stopped: see judge_silence. */
+        int64_t now_ms = clock_ms();
+        if (deadline_passed(now_ms, deadline_ms) ||
+            !channel_wait(&w->channel, deadline_earlier(deadline_ms, deadline_after(now_ms, BEAT_MS))))
             break;
     }
     settle(w);

@@ -14,13 +14,7 @@
                                             .n_fields = (int)(sizeof fields_ / sizeof *fields_) }
 
 /* Most rows in one reply or step: more models, workers or sequences than one broker or worker will have. */
-enum {
-    MAX_ROWS = 4096,
-    MAX_TOKEN_BYTES = 1024,
-    MAX_WORD = 64,
-    MAX_PATH_BYTES = 4096,
-    MAX_ERROR_BYTES = 1024
-};
+enum { MAX_ROWS = 4096, MAX_WORD = 64, MAX_PATH_BYTES = 4096, MAX_ERROR_BYTES = 1024 };
 
 /* ---- parts ---- */
 

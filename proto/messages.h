@@ -13,6 +13,7 @@ enum {
     MAX_MODEL_NAME = 128,
     MAX_STOPS = 16,
     MAX_LOGPROBS = 20,
+    MAX_TOKEN_BYTES = 1024, /* of one token in struct token_detail */
     BEAT_MS = 1000,         /* silence after which each side sends a beat */
     PEER_TIMEOUT_MS = 6000, /* silence after which a peer counts as dead */
 };

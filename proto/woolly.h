@@ -99,8 +99,8 @@ struct woolly_request {
 WOOLLY_API void woolly_request_init(struct woolly_request *r, const char *model, const char *prompt);
 
 /* Sends the request and returns at once. *id names it on this connection (never 0, never used twice). */
-WOOLLY_API WOOLLY_MUST_CHECK enum woolly_status woolly_submit(struct woolly *w, const struct woolly_request *r,
-                                                              uint64_t *id, struct woolly_error *err);
+WOOLLY_API WOOLLY_MUST_CHECK enum woolly_status
+woolly_submit(struct woolly *w, const struct woolly_request *r, uint64_t *id, struct woolly_error *err);
 
 /* Asks the server to stop request `id`. It still ends with its one event: cancelled, or done or error if
  * that was faster. */
@@ -233,15 +233,12 @@ struct woolly_health {
     const char *version;
 };
 
-WOOLLY_API WOOLLY_MUST_CHECK enum woolly_status woolly_get_models(struct woolly *w, int timeout_ms,
-                                                                  struct woolly_models *out,
-                                                                  struct woolly_error *err);
-WOOLLY_API WOOLLY_MUST_CHECK enum woolly_status woolly_get_stats(struct woolly *w, int timeout_ms,
-                                                                 struct woolly_stats *out,
-                                                                 struct woolly_error *err);
-WOOLLY_API WOOLLY_MUST_CHECK enum woolly_status woolly_get_health(struct woolly *w, int timeout_ms,
-                                                                  struct woolly_health *out,
-                                                                  struct woolly_error *err);
+WOOLLY_API WOOLLY_MUST_CHECK enum woolly_status
+woolly_get_models(struct woolly *w, int timeout_ms, struct woolly_models *out, struct woolly_error *err);
+WOOLLY_API WOOLLY_MUST_CHECK enum woolly_status
+woolly_get_stats(struct woolly *w, int timeout_ms, struct woolly_stats *out, struct woolly_error *err);
+WOOLLY_API WOOLLY_MUST_CHECK enum woolly_status
+woolly_get_health(struct woolly *w, int timeout_ms, struct woolly_health *out, struct woolly_error *err);
 
 #ifdef __cplusplus
 }

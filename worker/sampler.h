@@ -11,7 +11,7 @@ enum { SAMPLER_MAX_LOGPROBS = 20 };
 struct sampling {
     float temperature; /* 0 is greedy: the highest logit, the lowest id on a tie */
     int top_k;         /* keep the k most likely; 0 keeps all */
-    float top_p;       /* keep the smallest set whose probability reaches this; 1 keeps all */
+    float top_p;       /* keep the smallest set that has this share of what top_k left; 1 keeps all */
     float min_p;       /* drop what is less likely than this share of the most likely; 0 keeps all */
     uint64_t seed;
     int n_logprobs; /* most likely tokens to report, 0..SAMPLER_MAX_LOGPROBS */
@@ -24,7 +24,7 @@ struct token_logprob {
 
 struct choice {
     struct token_logprob token;
-    int n_top;
+    int n_top; /* less than asked for where fewer tokens are possible at all */
     struct token_logprob top[SAMPLER_MAX_LOGPROBS]; /* most likely first; the lower id first on a tie */
 };
 
@@ -35,7 +35,8 @@ void sampler_destroy(struct sampler *s);
 
 /* Filters in the order top-k, top-p, min-p on the distribution at temperature 1, then applies the temperature
  * and draws. `position` is the index in the sequence of the token being chosen. Not-a-number logits count as
- * minus infinity; if nothing is left the choice is id 0. */
+ * minus infinity; if nothing is left the choice is id 0 and its log-probability minus infinity. Allocates
+ * nothing. */
 void sampler_choose(struct sampler *s, const struct sampling *how, const float *logits, uint64_t position,
                     struct choice *out);
 

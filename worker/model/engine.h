@@ -12,9 +12,8 @@
 #include <stdint.h>
 
 #include "common/status.h"
+#include "worker/kv/cache.h" /* enum kv_type */
 #include "worker/model/model.h"
-
-enum kv_type { KV_F16, KV_F32 };
 
 struct engine_options {
     int n_threads;

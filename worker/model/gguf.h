@@ -64,9 +64,10 @@ struct gguf_tensor {
     enum weight_type type;
     int n_dims;
     uint64_t dims[GGUF_MAX_DIMS]; /* dims[0] is the contiguous one; unused ones are 1 */
-    const void *data;             /* in the map, aligned to the file's alignment */
+    const void *data;             /* in the map, aligned to the file's alignment (8 bytes at least) */
     uint64_t bytes;
-    int part; /* which file of a split model */
+    uint64_t offset; /* of the data, in its file */
+    int part;        /* which file of a split model */
 };
 
 struct gguf;
@@ -75,14 +76,17 @@ struct gguf;
  * is NULL and err holds one line that names file, field and offset. */
 MUST_CHECK enum status gguf_open(struct gguf **out, const char *path, struct error *err);
 
-/* As gguf_open for a file that lies in memory, which must outlive the handle. For the fuzzer and tests. */
+/* As gguf_open for a file that lies in memory, which must outlive the handle. Tensors are as well aligned as
+ * `bytes` is. For the fuzzer and tests. */
 MUST_CHECK enum status gguf_open_memory(struct gguf **out, const void *bytes, size_t len, struct error *err);
 void gguf_close(struct gguf *g);
 
-const char *gguf_path(const struct gguf *g);
+const char *gguf_path(const struct gguf *g); /* as it was named to gguf_open */
 uint32_t gguf_version(const struct gguf *g);
 uint64_t gguf_file_bytes(const struct gguf *g); /* all parts */
+int gguf_n_parts(const struct gguf *g);
 
+/* The metadata of a split model is that of its first part. */
 uint64_t gguf_n_entries(const struct gguf *g);
 const struct gguf_entry *gguf_entry(const struct gguf *g, uint64_t i);
 uint64_t gguf_n_tensors(const struct gguf *g);
@@ -101,11 +105,15 @@ MUST_CHECK enum status gguf_get_bool(const struct gguf *g, const char *key, bool
 MUST_CHECK enum status gguf_get_string(const struct gguf *g, const char *key, struct gguf_string *out,
                                        struct error *err);
 
-/* Elements of a numeric array, converted; i < count. */
+/* Elements of a numeric array, converted; i < count. What no int64_t can hold becomes the nearest one. */
 double gguf_array_double(const struct gguf_value *array, uint64_t i);
 int64_t gguf_array_int(const struct gguf_value *array, uint64_t i);
 
 bool gguf_string_is(struct gguf_string s, const char *text);
+
+/* Writes s for a person's eyes: valid UTF-8 stays, control characters and broken bytes become escapes, what
+ * does not fit in `size` (8 at least) becomes "...". Returns out. */
+const char *gguf_printable(struct gguf_string s, char *out, size_t size);
 const char *gguf_kind_name(enum gguf_kind kind);
 
 #endif

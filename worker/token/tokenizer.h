@@ -21,11 +21,14 @@ void token_list_push(struct token_list *l, int32_t id);
 void token_list_fini(struct token_list *l);
 
 enum encode_flags {
-    ENCODE_BOS = 1,     /* put the beginning-of-text token in front if the model wants one */
+    ENCODE_BOS = 1,     /* put the beginning- and end-of-text tokens around it that the model wants */
     ENCODE_SPECIAL = 2, /* text that spells a control token becomes that token */
 };
 
 struct tokenizer;
+
+/* What one call of tokenizer_encode takes at most; the caller checks. */
+enum { TOKENIZER_MAX_BYTES = 256 << 20 };
 
 /* The handle keeps pointers into g, which must outlive it. */
 MUST_CHECK enum status tokenizer_create(struct tokenizer **out, const struct gguf *g, struct error *err);
@@ -38,12 +41,13 @@ int32_t tokenizer_eos(const struct tokenizer *t);
 /* True for every id that ends a text (end of sequence, end of turn, ...). */
 bool tokenizer_is_end(const struct tokenizer *t, int32_t id);
 
-/* Appends the ids of text (any bytes, valid UTF-8 or not) to *out. Time and memory are O(len log len). */
+/* Appends the ids of text (any bytes, valid UTF-8 or not) to *out. Time is O(len log len), memory O(len). */
 void tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags,
                       struct token_list *out);
 
-/* The bytes an id stands for in running text: "▁" is a space, a byte token is its byte, a control token is
- * nothing. Valid as long as the tokenizer. An id outside the vocabulary gives length 0. */
+/* The bytes an id stands for in running text: "▁" is a space, a byte token is its byte, a control token and
+ * the unknown token are nothing. Valid as long as the tokenizer. An id outside the vocabulary gives length 0.
+ */
 const char *tokenizer_piece(const struct tokenizer *t, int32_t id, size_t *len);
 
 /* Appends the pieces of n ids to *out. */

@@ -1,0 +1,27 @@
+/* The tokens of a request that does not stream, kept until it is done. Growth keeps its memory for the next
+ * request that uses the same struct. Zero-initialised it is empty and valid. */
+#ifndef WOOLLY_BROKER_COLLECTED_H
+#define WOOLLY_BROKER_COLLECTED_H
+
+#include "proto/messages.h"
+
+struct collected {
+    struct buffer ids;          /* int32_t */
+    struct buffer text;         /* UTF-8 */
+    struct buffer bytes;        /* of all tokens and alternatives, one after the other */
+    struct buffer alternatives; /* struct token_alternative; bytes.data is NULL until collected_fill */
+    struct buffer details;      /* struct token_detail; so are its pointers */
+};
+
+void collected_fini(struct collected *c);
+void collected_clear(struct collected *c);
+
+/* What it takes, about as many bytes as it will be in a message. */
+size_t collected_size(const struct collected *c);
+
+void collected_add(struct collected *c, const struct step_item *item);
+
+/* Lets ids, text and logprobs of `done` point into c, valid until c changes. Call it once, at the end. */
+void collected_fill(struct collected *c, struct msg_done *done);
+
+#endif

@@ -1,0 +1,223 @@
+#include "broker/config.h"
+
+#include <bsd/stdlib.h>
+#include <bsd/string.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/utf8.h"
+
+const char config_help[] =
+    "Usage: woolly serve [OPTIONS] [NAME=]PATH...\n"
+    "\n"
+    "Serves GGUF models to clients of this machine, in the foreground, until SIGTERM or Ctrl-C.\n"
+    "A model without a NAME is called like its file, without .gguf.\n"
+    "\n"
+    "Options:\n"
+    "  --model [NAME=]PATH    the same as a bare [NAME=]PATH; give several for several models\n"
+    "  --workers N            worker processes per model (default 1)\n"
+    "  --threads N            threads per worker (default: the CPUs divided among all workers)\n"
+    "  --slots N              requests a worker runs at once (default 8)\n"
+    "  --ctx N                tokens of context per request (default 0: what the model and memory allow)\n"
+    "  --kv f16|f32           type of the KV cache (default f16)\n"
+    "  --queue N              requests that may wait per model; more are refused (default 256)\n"
+    "  --zmq ENDPOINT         where clients connect: ipc://PATH or tcp://127.0.0.1:PORT (PORT may be *)\n"
+    "                         (default: a socket in the runtime folder, where the command line finds it)\n"
+    "  --grace MS             time for running requests to end at a stop (default 5000); a second\n"
+    "                         SIGTERM or Ctrl-C ends them at once\n"
+    "  --log-level LEVEL      debug, info, warn or error (default info)\n"
+    "  --help                 this text\n"
+    "\n"
+    "When all models can answer, one line on standard output says so:\n"
+    "  woolly: ready at ENDPOINT with MODEL (N workers), ...\n"
+    "The log goes to standard error.\n"
+    "\n"
+    "Environment:\n"
+    "  WOOLLY_RUNTIME_DIR     the runtime folder (default $XDG_RUNTIME_DIR/woolly or /tmp/woolly-UID)\n"
+    "\n"
+    "Exit status: 0 stopped as asked, 1 failed (for example a model that cannot be loaded), 2 usage.\n";
+
+enum {
+    OPT_MODEL = 1,
+    OPT_WORKERS,
+    OPT_THREADS,
+    OPT_SLOTS,
+    OPT_CTX,
+    OPT_KV,
+    OPT_QUEUE,
+    OPT_ZMQ,
+    OPT_GRACE,
+    OPT_LOG,
+    OPT_HELP
+};
+
+static const struct option options[] = {
+    { "model", required_argument, NULL, OPT_MODEL },
+    { "workers", required_argument, NULL, OPT_WORKERS },
+    { "threads", required_argument, NULL, OPT_THREADS },
+    { "slots", required_argument, NULL, OPT_SLOTS },
+    { "ctx", required_argument, NULL, OPT_CTX },
+    { "kv", required_argument, NULL, OPT_KV },
+    { "queue", required_argument, NULL, OPT_QUEUE },
+    { "zmq", required_argument, NULL, OPT_ZMQ },
+    { "grace", required_argument, NULL, OPT_GRACE },
+    { "log-level", required_argument, NULL, OPT_LOG },
+    { "help", no_argument, NULL, OPT_HELP },
+    { NULL, 0, NULL, 0 },
+};
+
+static enum status take_number(uint32_t *out, const char *option, const char *text, long long min,
+                               long long max, struct error *err)
+{
+    const char *why = NULL;
+    long long n = strtonum(text, min, max, &why);
+    if (why)
+        return error_set(err, E_INVALID, "--%s: \"%s\" is %s (%lld to %lld)", option, text, why, min, max);
+    *out = (uint32_t)n;
+    return OK;
+}
+
+static bool is_good_name(const char *name)
+{
+    if (!*name || !utf8_is_valid(name, strlen(name)))
+        return false;
+    for (; *name; name++)
+        if ((unsigned char)*name <= ' ' || *name == 0x7f)
+            return false;
+    return true;
+}
+
+/* NAME=PATH, or PATH alone; a '=' behind a '/' belongs to the path. */
+static enum status split_model(struct config_model *m, const char *text, struct error *err)
+{
+    size_t len = strcspn(text, "=/");
+    m->path = text;
+    if (text[len] == '=') {
+        m->path = text + len + 1;
+    } else {
+        const char *slash = strrchr(text, '/');
+        text = slash ? slash + 1 : text;
+        len = strlen(text);
+        if (len > 5 && !strcmp(text + len - 5, ".gguf"))
+            len -= 5;
+    }
+    if (len > MAX_MODEL_NAME)
+        return error_set(err, E_LIMIT, "the name of model %s is longer than %d bytes", m->path,
+                         MAX_MODEL_NAME);
+    memcpy(m->name, text, len);
+    m->name[len] = 0;
+    if (!*m->path)
+        return error_set(err, E_INVALID, "model \"%s\" has no path (NAME=PATH)", m->name);
+    if (!is_good_name(m->name))
+        return error_set(err, E_INVALID,
+                         "\"%s\" cannot be the name of a model: give one without spaces (NAME=PATH)",
+                         m->name);
+    return OK;
+}
+
+static enum status add_model(struct config *c, const char *text, struct error *err)
+{
+    if (c->n_models == MAX_MODELS)
+        return error_set(err, E_LIMIT, "more than %d models", MAX_MODELS);
+    struct config_model *m = &c->models[c->n_models];
+    enum status s = split_model(m, text, err);
+    if (s != OK)
+        return s;
+    for (int i = 0; i < c->n_models; i++)
+        if (!strcmp(c->models[i].name, m->name))
+            return error_set(err, E_INVALID, "two models are called %s: give them names (NAME=PATH)",
+                             m->name);
+    c->n_models++;
+    return OK;
+}
+
+static enum status take_option(struct config *c, int option, const char *value, struct error *err)
+{
+    switch (option) {
+    case OPT_MODEL:
+        return add_model(c, value, err);
+    case OPT_WORKERS:
+        return take_number(&c->workers, "workers", value, 1, 256, err);
+    case OPT_THREADS:
+        return take_number(&c->threads, "threads", value, 1, 1024, err);
+    case OPT_SLOTS: /* submit and drop for each must fit into a ZeroMQ queue of 1000 */
+        return take_number(&c->slots, "slots", value, 1, 256, err);
+    case OPT_CTX:
+        return take_number(&c->n_ctx, "ctx", value, 0, 1 << 24, err);
+    case OPT_QUEUE:
+        return take_number(&c->queue, "queue", value, 1, 1 << 20, err);
+    case OPT_GRACE:
+        return take_number(&c->grace_ms, "grace", value, 0, 24 * 3600 * 1000, err);
+    case OPT_KV:
+        c->kv = value;
+        if (strcmp(value, "f16") && strcmp(value, "f32"))
+            return error_set(err, E_INVALID, "--kv: \"%s\" is neither f16 nor f32", value);
+        return OK;
+    case OPT_ZMQ:
+        c->zmq = value;
+        return OK;
+    case OPT_LOG:
+        if (log_level_parse(value, &c->log_level) != OK)
+            return error_set(err, E_INVALID, "--log-level: \"%s\" is none of debug, info, warn, error",
+                             value);
+        return OK;
+    case OPT_HELP:
+        c->wants_help = true;
+        return OK;
+    }
+    return error_set(err, E_INVALID, "unknown option");
+}
+
+static uint32_t share_of_cpus(const struct config *c)
+{
+    cpu_set_t set;
+    uint32_t cpus = sched_getaffinity(0, sizeof set, &set) == 0 ? (uint32_t)CPU_COUNT(&set)
+                                                                : (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
+    uint32_t share = cpus / (c->workers * (uint32_t)c->n_models);
+    return share ? share : 1;
+}
+
+enum status config_parse(struct config *c, int argc, char **argv, struct error *err)
+{
+    *c = (struct config){
+        .workers = 1, .slots = 8, .kv = "f16", .queue = 256, .grace_ms = 5000, .log_level = LOG_INFO
+    };
+    enum status s;
+    int option;
+
+    opterr = 0;
+    optind = 1;
+    while ((option = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+        if (option == ':')
+            return error_set(err, E_INVALID, "%s needs a value", argv[optind - 1]);
+        if (option == '?')
+            return error_set(err, E_INVALID, "there is no option %s", argv[optind - 1]);
+        if ((s = take_option(c, option, optarg, err)) != OK || c->wants_help)
+            return s;
+    }
+    for (; optind < argc; optind++)
+        if ((s = add_model(c, argv[optind], err)) != OK)
+            return s;
+    if (!c->n_models)
+        return error_set(err, E_INVALID, "give at least one model: woolly serve PATH.gguf");
+    if (!c->threads)
+        c->threads = share_of_cpus(c);
+    return OK;
+}
+
+enum status config_check_files(const struct config *c, struct error *err)
+{
+    for (int i = 0; i < c->n_models; i++) {
+        const struct config_model *m = &c->models[i];
+        struct stat st;
+        if (stat(m->path, &st) != 0 || access(m->path, R_OK) != 0)
+            return error_errno(err, "cannot read model %s: %s", m->name, m->path);
+        if (!S_ISREG(st.st_mode))
+            return error_set(err, E_INVALID, "cannot read model %s: %s is not a file", m->name, m->path);
+    }
+    return OK;
+}

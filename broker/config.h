@@ -1,0 +1,37 @@
+/* What `woolly serve` was asked to do: the options, checked. */
+#ifndef WOOLLY_BROKER_CONFIG_H
+#define WOOLLY_BROKER_CONFIG_H
+
+#include "broker/models.h"
+#include "common/log.h"
+
+struct config_model {
+    char name[MAX_MODEL_NAME + 1];
+    const char *path; /* points into argv */
+};
+
+struct config {
+    struct config_model models[MAX_MODELS];
+    int n_models;
+    uint32_t workers; /* per model */
+    uint32_t threads; /* per worker */
+    uint32_t n_ctx;   /* 0: the worker decides */
+    uint32_t slots;   /* per worker */
+    const char *kv;
+    uint32_t queue;  /* per model */
+    const char *zmq; /* NULL: a socket in the runtime folder, published there */
+    uint32_t grace_ms;
+    enum log_level log_level;
+    bool wants_help;
+};
+
+/* Fills *config from the command line. On failure the error is one line for the user; exit with EXIT_USAGE.
+ */
+MUST_CHECK enum status config_parse(struct config *config, int argc, char **argv, struct error *err);
+
+/* That every model file can be read. */
+MUST_CHECK enum status config_check_files(const struct config *config, struct error *err);
+
+extern const char config_help[];
+
+#endif

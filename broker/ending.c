@@ -1,0 +1,116 @@
+#include "broker/ending.h"
+
+#include <assert.h>
+
+#include "broker/broker.h"
+#include "common/log.h"
+
+bool error_is_retryable(struct slice code)
+{
+    static const char *const retryable[] = { ERROR_OVERLOADED,  ERROR_SHUTTING_DOWN, ERROR_DEADLINE_EXCEEDED,
+                                             ERROR_WORKER_LOST, ERROR_SLOW_READER,   ERROR_INTERNAL };
+    for (size_t i = 0; i < sizeof retryable / sizeof *retryable; i++)
+        if (slice_is(code, retryable[i]))
+            return true;
+    return false;
+}
+
+static void log_ending(const struct job *job, struct slice reason, int64_t now_ms)
+{
+    char worker[24] = "-";
+    if (job->worker)
+        snprintf(worker, sizeof worker, "%u", job->worker->index);
+    log_info("job_done", "req=%llu model=%s worker=%s tokens=%llu ms=%lld reason=%.*s",
+             (unsigned long long)job->number, job->model->name, worker,
+             (unsigned long long)job->completion_tokens, (long long)(now_ms - job->accepted_ms),
+             (int)reason.len, reason.data);
+}
+
+static void leave(struct broker *b, struct job *job, enum job_slot slot, struct slice reason, int64_t now_ms)
+{
+    struct client *client = job->client;
+    struct worker *worker = job->worker;
+
+    assert(job_is_live(job));
+    log_ending(job, reason, now_ms);
+    if (worker && slot == SLOT_HELD) {
+        bool is_told = job->state == JOB_CANCELLING;
+        job_move(&b->jobs, job, JOB_ABANDONED);
+        if (!is_told)
+            worker_send(
+                b, worker,
+                &(struct message){ .kind = MSG_DROP, .drop = { .epoch = b->epoch, .job = job->number } },
+                now_ms);
+    } else {
+        if (worker)
+            model_note_end(job->model, now_ms);
+        job_move(&b->jobs, job, JOB_FREE);
+    }
+    client_note_ending(b, client);
+}
+
+static struct timing timing_of(const struct job *job, int64_t now_ms)
+{
+    int64_t span_ms = job->last_token_ms - job->first_token_ms;
+    struct timing t = { .queue_ms = (double)(job->dispatched_ms - job->accepted_ms),
+                        .total_ms = (double)(now_ms - job->accepted_ms) };
+    if (job->first_token_ms)
+        t.ttft_ms = (double)(job->first_token_ms - job->accepted_ms);
+    if (span_ms > 0 && job->completion_tokens >= 2)
+        t.tok_s = 1000.0 * (double)(job->completion_tokens - 1) / (double)span_ms;
+    return t;
+}
+
+void job_end_done(struct broker *b, struct job *job, struct slice finish_reason, int64_t now_ms)
+{
+    struct message m = { .kind = MSG_DONE,
+                         .done = { .id = job->client_id,
+                                   .epoch = b->epoch,
+                                   .finish_reason = finish_reason,
+                                   .prompt_tokens = job->prompt_tokens,
+                                   .completion_tokens = job->completion_tokens,
+                                   .seed = job->seed,
+                                   .timing = timing_of(job, now_ms) } };
+    if (!job->is_stream)
+        collected_fill(&job->answer, &m.done);
+    if (!client_send(b, job->client, &m, job->is_stream ? MUST_FIT : MAY_BE_REFUSED, now_ms)) {
+        job_end_error(b, job, SLOT_FREED, slice_of(ERROR_SLOW_READER),
+                      slice_of("the answer found no room: the client does not take its messages"), now_ms);
+        return;
+    }
+    b->counts.done++;
+    job->worker->done++;
+    leave(b, job, SLOT_FREED, finish_reason, now_ms);
+}
+
+void job_end_cancelled(struct broker *b, struct job *job, int64_t now_ms)
+{
+    struct message m = { .kind = MSG_CANCELLED,
+                         .cancelled = { .id = job->client_id,
+                                        .epoch = b->epoch,
+                                        .prompt_tokens = job->prompt_tokens,
+                                        .completion_tokens = job->completion_tokens } };
+    client_send(b, job->client, &m, MUST_FIT, now_ms);
+    b->counts.cancelled++;
+    leave(b, job, SLOT_FREED, slice_of("cancelled"), now_ms);
+}
+
+void job_end_error(struct broker *b, struct job *job, enum job_slot slot, struct slice code,
+                   struct slice message, int64_t now_ms)
+{
+    struct message m = { .kind = MSG_ERROR,
+                         .error = { .id = job->client_id,
+                                    .epoch = b->epoch,
+                                    .code = code,
+                                    .message = message,
+                                    .is_retryable = error_is_retryable(code) } };
+    client_send(b, job->client, &m, MUST_FIT, now_ms);
+    b->counts.failed++;
+    leave(b, job, slot, code, now_ms);
+}
+
+void job_end_unheard(struct broker *b, struct job *job, int64_t now_ms)
+{
+    b->counts.cancelled++;
+    leave(b, job, SLOT_HELD, slice_of("client_gone"), now_ms);
+}

@@ -1,0 +1,286 @@
+#include "broker/loop.h"
+
+#include <bsd/stdlib.h>
+#include <bsd/string.h>
+#include <err.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "broker/broker.h"
+#include "common/clock.h"
+#include "common/process.h"
+#include "common/signals.h"
+#include "common/xalloc.h"
+
+enum {
+    BATCH = 64,      /* messages from one side before the other has its turn */
+    FIRST_WATCH = 3, /* in the poll set: clients, workers, signals, then one per worker process */
+    LINGER_MS = 500, /* at the end, for the last messages to leave */
+};
+
+struct loop {
+    struct broker broker;
+    void *context, *clients, *workers;
+    struct decoder *decoder;
+    struct wire_message received;
+    zmq_pollitem_t *items;
+    size_t n_items, items_cap;
+    int note_fd;
+    struct loop_note note;
+    int stops_seen;
+};
+
+/* ---- the port ---- */
+
+static enum status send_to_peer(void *context, enum message_link link, const struct peer *to,
+                                const void *bytes, size_t len)
+{
+    struct loop *l = context;
+    return wire_send(link == BROKER_TO_CLIENT ? l->clients : l->workers, to->identity, to->identity_len,
+                     to->is_req, bytes, len);
+}
+
+static int watch_process(void *context, pid_t pid)
+{
+    (void)context;
+    return process_watch(pid);
+}
+
+/* ---- start and end ---- */
+
+static uint64_t draw_epoch(void)
+{
+    uint64_t epoch;
+    do {
+        arc4random_buf(&epoch, sizeof epoch);
+        epoch &= MAX_WIRE_NUMBER;
+    } while (!epoch);
+    return epoch;
+}
+
+static enum status open_sockets(struct loop *l, const char *clients, const char *workers, struct error *err)
+{
+    enum status s;
+    l->context = zmq_ctx_new();
+    if (!l->context)
+        return error_set(err, E_IO, "cannot start ZeroMQ");
+    zmq_ctx_set(l->context, ZMQ_MAX_SOCKETS, 65536); /* the default of 1023 counts connections, too */
+    if (!(l->clients = wire_open(l->context, WIRE_CLIENT_SIDE, err)) ||
+        !(l->workers = wire_open(l->context, WIRE_WORKER_SIDE, err)))
+        return E_IO;
+    if ((s = wire_bind(l->workers, workers, NULL, err)) != OK)
+        return s;
+    return wire_bind(l->clients, clients, l->note.endpoint, err);
+}
+
+static void close_sockets(struct loop *l)
+{
+    int linger = LINGER_MS;
+    void *sockets[] = { l->clients, l->workers };
+    for (int i = 0; i < 2; i++) {
+        if (sockets[i]) {
+            zmq_setsockopt(sockets[i], ZMQ_LINGER, &linger, sizeof linger);
+            zmq_close(sockets[i]);
+        }
+    }
+    if (l->context)
+        zmq_ctx_term(l->context);
+}
+
+static void tell_supervisor(struct loop *l)
+{
+    if (write(l->note_fd, &l->note, sizeof l->note) < 0)
+        log_error("note_failed", "the supervisor does not listen");
+}
+
+static void add_models(struct broker *b, const struct config *config)
+{
+    for (int i = 0; i < config->n_models; i++)
+        model_add(b, slice_of(config->models[i].name), config->models[i].path, config->workers);
+}
+
+/* ---- turns ---- */
+
+static void collect_poll_items(struct loop *l)
+{
+    size_t n = FIRST_WATCH + l->broker.workers.count;
+    if (n > l->items_cap) {
+        l->items_cap = n * 2;
+        l->items = xrealloc(l->items, l->items_cap * sizeof *l->items);
+    }
+    l->items[0] = (zmq_pollitem_t){ .socket = l->clients, .events = ZMQ_POLLIN };
+    l->items[1] = (zmq_pollitem_t){ .socket = l->workers, .events = ZMQ_POLLIN };
+    l->items[2] = (zmq_pollitem_t){ .fd = signals_fd(), .events = ZMQ_POLLIN };
+    l->n_items = FIRST_WATCH;
+    list_each(w, &l->broker.workers, struct worker, of_broker)
+    {
+        if (w->watch_fd >= 0)
+            l->items[l->n_items++] = (zmq_pollitem_t){ .fd = w->watch_fd, .events = ZMQ_POLLIN };
+    }
+}
+
+static struct peer sender_of(const struct wire_message *m)
+{
+    struct peer from = { .identity_len = (unsigned char)m->identity_len, .is_req = m->has_delimiter };
+    memcpy(from.identity, m->identity, m->identity_len);
+    return from;
+}
+
+static void take_client_message(struct loop *l, int64_t now_ms)
+{
+    struct peer from = sender_of(&l->received);
+    struct message m;
+    struct error err;
+    if (message_decode(l->decoder, CLIENT_TO_BROKER, zmq_msg_data(&l->received.body),
+                       zmq_msg_size(&l->received.body), &m, &err) == OK)
+        broker_on_client(&l->broker, &from, &m, now_ms);
+    else
+        broker_on_bad_client(&l->broker, &from, decoder_id(l->decoder), err.text, now_ms);
+}
+
+static void take_worker_message(struct loop *l, int64_t now_ms)
+{
+    struct peer from = sender_of(&l->received);
+    struct message m;
+    struct error err;
+    if (message_decode(l->decoder, WORKER_TO_BROKER, zmq_msg_data(&l->received.body),
+                       zmq_msg_size(&l->received.body), &m, &err) == OK)
+        broker_on_worker(&l->broker, &from, &m, now_ms);
+    else
+        log_warn("bad_worker_message", "why=\"%s\"", err.text);
+}
+
+/* True if there may be more. */
+static bool drain_clients(struct loop *l, int64_t now_ms)
+{
+    for (int i = 0; i < BATCH; i++) {
+        enum status s = wire_receive(l->clients, &l->received);
+        if (s == E_FORMAT) {
+            struct peer from = sender_of(&l->received);
+            broker_on_bad_client(&l->broker, &from, 0, "a message is one frame", now_ms);
+            continue;
+        }
+        if (s != OK)
+            return false;
+        take_client_message(l, now_ms);
+        wire_message_close(&l->received);
+    }
+    return true;
+}
+
+static bool drain_workers(struct loop *l, int64_t now_ms)
+{
+    for (int i = 0; i < BATCH; i++) {
+        enum status s = wire_receive(l->workers, &l->received);
+        if (s == E_FORMAT)
+            continue;
+        if (s != OK)
+            return false;
+        take_worker_message(l, now_ms);
+        wire_message_close(&l->received);
+    }
+    return true;
+}
+
+static struct worker *worker_watched_by(struct broker *b, int fd)
+{
+    list_each(w, &b->workers, struct worker, of_broker)
+    {
+        if (w->watch_fd == fd)
+            return w;
+    }
+    return NULL;
+}
+
+static bool has_ended(int watch_fd)
+{
+    zmq_pollitem_t item = { .fd = watch_fd, .events = ZMQ_POLLIN };
+    return zmq_poll(&item, 1, 0) > 0;
+}
+
+/* After the messages are drained: what a worker said before its end counts. A descriptor of the poll set may
+ * have been closed, and its number used again, since; so it is asked once more. */
+static void note_worker_ends(struct loop *l, int64_t now_ms)
+{
+    for (size_t i = FIRST_WATCH; i < l->n_items; i++) {
+        if (!l->items[i].revents)
+            continue;
+        struct worker *w = worker_watched_by(&l->broker, l->items[i].fd);
+        if (w && has_ended(w->watch_fd))
+            broker_on_worker_exit(&l->broker, w, now_ms);
+    }
+}
+
+static void note_signals(struct loop *l, const struct config *config, int64_t now_ms)
+{
+    if (l->items[2].revents)
+        signals_drain();
+    int stops = signals_stop_count();
+    if (stops == l->stops_seen)
+        return;
+    l->stops_seen = stops;
+    broker_stop(&l->broker, stops > 1 ? 0 : config->grace_ms, now_ms);
+}
+
+static void note_completion(struct loop *l)
+{
+    if (l->note.is_complete || !broker_is_complete(&l->broker))
+        return;
+    l->note.is_complete = true;
+    tell_supervisor(l);
+}
+
+static void serve(struct loop *l, const struct config *config)
+{
+    bool more_clients = false, more_workers = false;
+    int64_t now_ms = clock_ms();
+
+    while (!broker_is_stopped(&l->broker, now_ms)) {
+        collect_poll_items(l);
+        int wait_ms = more_clients || more_workers ? 0 : deadline_poll_ms(now_ms, l->broker.wake_ms);
+        zmq_poll(l->items, (int)l->n_items, wait_ms);
+        now_ms = clock_ms();
+        more_clients = drain_clients(l, now_ms);
+        more_workers = drain_workers(l, now_ms);
+        if (!more_workers)
+            note_worker_ends(l, now_ms);
+        note_signals(l, config, now_ms);
+        /* Silence only counts when everything said has been heard: this process may have been stopped. */
+        if (!more_workers && now_ms >= l->broker.wake_ms)
+            broker_upkeep(&l->broker, now_ms);
+        note_completion(l);
+    }
+}
+
+int loop_run(const struct config *config, const char *clients, const char *workers, pid_t supervisor,
+             int note_fd)
+{
+    struct loop l = { .note_fd = note_fd };
+    struct port port = { .context = &l, .send = send_to_peer, .watch = watch_process };
+    struct error err;
+
+    signals_init();
+    log_rename("broker");
+    process_title("broker");
+    if (open_sockets(&l, clients, workers, &err) != OK) {
+        close_sockets(&l);
+        warnx("%s", err.text);
+        return EXIT_FAILURE;
+    }
+    broker_init(&l.broker, &port, draw_epoch(), supervisor, config->queue, clock_ms());
+    add_models(&l.broker, config);
+    l.decoder = decoder_create();
+    log_info("listening", "endpoint=%s epoch=%llu", l.note.endpoint, (unsigned long long)l.broker.epoch);
+    tell_supervisor(&l);
+
+    serve(&l, config);
+
+    log_info("stopped", "done=%llu failed=%llu", (unsigned long long)l.broker.counts.done,
+             (unsigned long long)l.broker.counts.failed);
+    broker_fini(&l.broker);
+    decoder_destroy(l.decoder);
+    free(l.items);
+    close_sockets(&l);
+    return EXIT_SUCCESS;
+}

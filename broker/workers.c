@@ -1,0 +1,180 @@
+#include "broker/workers.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "broker/broker.h"
+#include "broker/ending.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/xalloc.h"
+
+bool peer_equal(const struct peer *a, const struct peer *b)
+{
+    return a->identity_len == b->identity_len && !memcmp(a->identity, b->identity, a->identity_len);
+}
+
+static void mark_predecessors(struct broker *b, const struct model *model, const struct peer *peer,
+                              uint32_t index)
+{
+    list_each(w, &b->workers, struct worker, of_broker)
+    {
+        if (peer_equal(&w->peer, peer) || (w->model == model && w->index == index))
+            worker_mark_lost(b, w, "registered again");
+    }
+}
+
+struct worker *worker_add(struct broker *b, const struct peer *peer, const struct msg_register *facts,
+                          int64_t now_ms)
+{
+    struct model *model = model_find(b, facts->model);
+    if (!model && !(model = model_add(b, facts->model, "", 0)))
+        return NULL;
+    mark_predecessors(b, model, peer, facts->index);
+    model_take_facts(model, facts);
+
+    struct worker *w = xcalloc(1, sizeof *w);
+    w->peer = *peer;
+    w->model = model;
+    w->index = facts->index;
+    w->pid = (pid_t)facts->pid;
+    w->watch_fd = b->port.watch(b->port.context, w->pid);
+    w->slots = facts->slots;
+    w->heard_ms = w->told_ms = w->beat_ms = w->stepped_ms = now_ms;
+    list_append(&b->workers, &w->of_broker);
+    list_append(&model->workers, &w->of_model);
+    log_info("worker_registered", "worker=%s.%u pid=%d slots=%u ctx=%u isa=%.*s", model->name, w->index,
+             (int)w->pid, w->slots, facts->n_ctx, (int)facts->isa.len,
+             facts->isa.data ? facts->isa.data : "");
+    worker_send(b, w, &(struct message){ .kind = MSG_WELCOME, .welcome = { .epoch = b->epoch } }, now_ms);
+    broker_wake_at(b, now_ms + BEAT_MS);
+    return w;
+}
+
+struct worker *worker_find(const struct broker *b, const struct peer *peer)
+{
+    list_each(w, &b->workers, struct worker, of_broker)
+    {
+        if (peer_equal(&w->peer, peer) && !w->lost_why)
+            return w;
+    }
+    return NULL;
+}
+
+void worker_mark_lost(struct broker *b, struct worker *w, const char *why)
+{
+    if (w->lost_why)
+        return;
+    w->lost_why = why;
+    list_append(&b->lost_workers, &w->of_lost);
+}
+
+static void end_jobs(struct broker *b, struct worker *w, int64_t now_ms)
+{
+    char why[160];
+    snprintf(why, sizeof why, "the worker of this request is lost: %s", w->lost_why);
+    list_each(job, &w->jobs, struct job, place)
+    {
+        if (job_is_live(job))
+            job_end_error(b, job, SLOT_FREED, slice_of(ERROR_WORKER_LOST), slice_of(why), now_ms);
+        else
+            job_move(&b->jobs, job, JOB_FREE);
+    }
+}
+
+/* Nobody knows whether such a model ever gets a worker again: its queue must not wait for one. */
+static void end_unwanted_model(struct broker *b, struct model *model, int64_t now_ms)
+{
+    if (model->wanted_workers || !list_is_empty(&model->workers))
+        return;
+    list_each(job, &model->queue, struct job, place)
+        job_end_error(b, job, SLOT_FREED, slice_of(ERROR_WORKER_LOST),
+                      slice_of("the last worker of this model is lost"), now_ms);
+    model_destroy(model);
+}
+
+void worker_take_apart(struct broker *b, struct worker *w, int64_t now_ms)
+{
+    log_event(b->is_stopping ? LOG_INFO : LOG_WARN, "worker_gone", "worker=%s.%u pid=%d jobs=%zu why=\"%s\"",
+              w->model->name, w->index, (int)w->pid, w->jobs.count, w->lost_why);
+    list_remove(&w->of_lost);
+    list_remove(&w->of_broker);
+    list_remove(&w->of_model);
+    end_jobs(b, w, now_ms);
+    end_unwanted_model(b, w->model, now_ms);
+    if (w->watch_fd >= 0)
+        close(w->watch_fd);
+    free(w);
+}
+
+bool worker_has_room(const struct worker *w)
+{
+    return !w->lost_why && w->jobs.count < w->slots;
+}
+
+bool worker_send_bytes(struct broker *b, struct worker *w, const struct buffer *bytes, int64_t now_ms)
+{
+    if (w->lost_why)
+        return false;
+    enum status s = b->port.send(b->port.context, BROKER_TO_WORKER, &w->peer, bytes->data, bytes->len);
+    if (s != OK) {
+        /* Its queue holds more messages than it has slots for: if that is full, it stopped reading. */
+        worker_mark_lost(b, w, s == E_OVERLOADED ? "it reads no messages" : "it is disconnected");
+        return false;
+    }
+    w->told_ms = now_ms;
+    return true;
+}
+
+bool worker_send(struct broker *b, struct worker *w, const struct message *m, int64_t now_ms)
+{
+    message_encode(&b->out, m);
+    return worker_send_bytes(b, w, &b->out, now_ms);
+}
+
+/* The worker says that it has no work, in order with its step messages. A job that was sent to it long
+ * enough ago is then not on its way any more: the connection lost it in between. */
+static bool has_forgotten_jobs(const struct worker *w, int64_t now_ms)
+{
+    list_each(job, &w->jobs, struct job, place)
+    {
+        if (now_ms - job->dispatched_ms > PEER_TIMEOUT_MS)
+            return true;
+    }
+    return false;
+}
+
+void worker_take_beat(struct broker *b, struct worker *w, const struct msg_worker_beat *beat, int64_t now_ms)
+{
+    int64_t span_ms = now_ms - w->beat_ms;
+    if (span_ms > 0) {
+        uint64_t more = beat->tokens > w->beat_tokens ? beat->tokens - w->beat_tokens : 0;
+        w->tok_s = 1000.0 * (double)more / (double)span_ms;
+        w->beat_ms = now_ms;
+        w->beat_tokens = beat->tokens;
+    }
+    if (beat->steps != w->beat_steps || beat->running == 0)
+        w->stepped_ms = now_ms;
+    w->beat_steps = beat->steps;
+    if (now_ms - w->stepped_ms > WORKER_STALL_MS)
+        worker_mark_lost(b, w, "it makes no progress");
+    else if (beat->running == 0 && has_forgotten_jobs(w, now_ms))
+        worker_mark_lost(b, w, "it does not know its jobs");
+}
+
+void worker_upkeep(struct broker *b, struct worker *w, int64_t now_ms)
+{
+    if (w->lost_why)
+        return;
+    if (now_ms - w->heard_ms >= PEER_TIMEOUT_MS) {
+        worker_mark_lost(b, w, "it is silent");
+        return;
+    }
+    if (now_ms - w->told_ms >= BEAT_MS &&
+        !worker_send(b, w, &(struct message){ .kind = MSG_BROKER_BEAT, .epoch = { .epoch = b->epoch } },
+                     now_ms))
+        return;
+    broker_wake_at(b, w->told_ms + BEAT_MS);
+    broker_wake_at(b, w->heard_ms + PEER_TIMEOUT_MS);
+}

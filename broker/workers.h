@@ -1,0 +1,62 @@
+/* The workers that have registered. A worker is gone when its process ended, when it was silent for
+ * PEER_TIMEOUT_MS, when it said bye, when it registered anew, when it lost or sits on its jobs, or when its
+ * queue takes no more. It is marked at once and taken apart in broker_settle, so that no list changes under a
+ * loop. */
+#ifndef WOOLLY_BROKER_WORKERS_H
+#define WOOLLY_BROKER_WORKERS_H
+
+#include "broker/port.h"
+#include "common/list.h"
+
+struct broker;
+struct job;
+struct model;
+
+/* A step takes milliseconds to many seconds; a worker without one for this long while it has work is stuck.
+ * A guess on the safe side. */
+enum { WORKER_STALL_MS = 300 * 1000 };
+
+struct worker {
+    struct link of_broker, of_model;
+    struct link of_lost; /* on broker.lost_workers, with `lost_why` */
+    const char *lost_why;
+
+    struct peer peer;
+    struct model *model;
+    uint32_t index;
+    pid_t pid;
+    int watch_fd; /* readable when the process ended; -1 if it cannot be watched */
+    uint32_t slots;
+    struct list jobs;       /* running, cancelling, abandoned: each takes one slot */
+    uint64_t last_dispatch; /* broker.n_dispatched at its last job, to take turns */
+
+    int64_t heard_ms, told_ms;
+    int64_t beat_ms, stepped_ms; /* last beat; last rise of steps, or last idle beat */
+    uint64_t beat_steps, beat_tokens;
+    uint64_t done, tokens, prompt_tokens;
+    double tok_s;
+};
+
+/* Registers a worker, in place of the one with the same address or the same model and index, and welcomes it.
+ * NULL when there are too many models. */
+struct worker *worker_add(struct broker *b, const struct peer *peer, const struct msg_register *facts,
+                          int64_t now_ms);
+struct worker *worker_find(const struct broker *b, const struct peer *peer);
+
+void worker_mark_lost(struct broker *b, struct worker *w, const char *why);
+
+/* Ends the jobs of a marked worker and frees it. */
+void worker_take_apart(struct broker *b, struct worker *w, int64_t now_ms);
+
+bool worker_has_room(const struct worker *w);
+
+/* False when it could not be sent: the worker is then marked lost. */
+bool worker_send(struct broker *b, struct worker *w, const struct message *m, int64_t now_ms);
+bool worker_send_bytes(struct broker *b, struct worker *w, const struct buffer *bytes, int64_t now_ms);
+
+void worker_take_beat(struct broker *b, struct worker *w, const struct msg_worker_beat *beat, int64_t now_ms);
+
+/* Silence, beats. */
+void worker_upkeep(struct broker *b, struct worker *w, int64_t now_ms);
+
+#endif

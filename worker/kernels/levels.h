@@ -1,0 +1,54 @@
+/* Inside of kernels: what each job and instruction set puts into the table, and what they share. */
+#ifndef WOOLLY_KERNELS_LEVELS_H
+#define WOOLLY_KERNELS_LEVELS_H
+
+#include "worker/kernels/kernels.h"
+
+void products_init_scalar(struct kernels *k);
+void products_init_avx2(struct kernels *k);
+void products_init_avx512(struct kernels *k);
+void rows_init_scalar(struct kernels *k);
+void rows_init_avx2(struct kernels *k);
+void rows_init_avx512(struct kernels *k);
+void attention_init_scalar(struct kernels *k);
+void attention_init_avx2(struct kernels *k);
+void attention_init_avx512(struct kernels *k);
+
+/* Positions per block of attention. A guess: long enough to spread the cost of rescaling, short enough for
+ * the scores of eight heads to stay in L1. */
+enum { ATTENTION_BLOCK = 32 };
+
+/* Query heads an attention kernel takes in one pass over the cache. */
+enum { ATTENTION_HEADS = 8 };
+
+/* Blocks as they lie in the file. */
+struct block_q8_0 {
+    uint16_t scale; /* f16 */
+    int8_t q[32];   /* weight = scale * q */
+};
+
+struct block_q4_0 {
+    uint16_t scale; /* f16 */
+    uint8_t q[16];  /* weight i is scale * ((q[i] & 15) - 8), weight i + 16 is scale * ((q[i] >> 4) - 8) */
+};
+
+/* A tile is some weight rows times some activation rows, computed in registers. `out` points at the tile's
+ * first element, `weights` at its first row, `first_row` is its first activation row. */
+typedef void tile_fn(float *out, size_t out_stride, const char *weights, size_t row_bytes,
+                     const struct activations *a, int first_row);
+
+enum { TILE_MAX_ROWS = 4 };
+
+struct tile_set {
+    enum weight_type type;
+    int wide;                       /* weight rows of the wide tiles */
+    int max_rows;                   /* activation rows a tile takes at most, up to TILE_MAX_ROWS */
+    tile_fn *narrow[TILE_MAX_ROWS]; /* one weight row times 1, 2, ... activation rows */
+    tile_fn *wider[TILE_MAX_ROWS];  /* `wide` weight rows times 1, 2, ... */
+};
+
+/* Covers the product with tiles. */
+void tiles_multiply(const struct tile_set *t, float *out, size_t out_stride, const void *weights, int first,
+                    int last, const struct activations *a);
+
+#endif

@@ -1,0 +1,79 @@
+/* The reference of what is done to a row of activations between two products. */
+#include <float.h>
+#include <math.h>
+
+#include "worker/kernels/half.h"
+#include "worker/kernels/levels.h"
+
+static void quantise_block(int16_t *q, float *q_scale, const float *x)
+{
+    float largest = 0;
+    bool is_finite = true;
+    for (int i = 0; i < Q16_BLOCK; i++) {
+        is_finite = is_finite && fabsf(x[i]) <= FLT_MAX;
+        largest = fmaxf(largest, fabsf(x[i]));
+    }
+    /* Below FLT_MIN * 32767 the scale would be no normal number; such a block counts as zero. */
+    if (!is_finite || largest < FLT_MIN * 32767) {
+        *q_scale = is_finite ? 0 : NAN;
+        memset(q, 0, Q16_BLOCK * sizeof *q);
+        return;
+    }
+    *q_scale = largest / 32767;
+    float inverse = 32767 / largest;
+    for (int i = 0; i < Q16_BLOCK; i++)
+        q[i] = (int16_t)lrintf(x[i] * inverse);
+}
+
+static void quantise(int16_t *q, float *q_scale, const float *x, int n)
+{
+    for (int i = 0; i < n; i += Q16_BLOCK)
+        quantise_block(q + i, q_scale + i / Q16_BLOCK, x + i);
+}
+
+static void rms_norm(float *out, const float *x, const float *weight, int n, float eps)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += (double)x[i] * x[i];
+    float factor = (float)(1 / sqrt(sum / n + eps));
+    for (int i = 0; i < n; i++)
+        out[i] = x[i] * factor * weight[i];
+}
+
+static void rope(float *x, const float *cosines, const float *sines, int n_pairs)
+{
+    for (int i = 0; i < n_pairs; i++) {
+        float a = x[2 * i], b = x[2 * i + 1];
+        x[2 * i] = a * cosines[i] - b * sines[i];
+        x[2 * i + 1] = a * sines[i] + b * cosines[i];
+    }
+}
+
+static void silu_gate(float *gate, const float *up, int n)
+{
+    for (int i = 0; i < n; i++)
+        gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+}
+
+static void add(float *x, const float *y, int n)
+{
+    for (int i = 0; i < n; i++)
+        x[i] += y[i];
+}
+
+static void store_f16(uint16_t *out, const float *x, int n)
+{
+    for (int i = 0; i < n; i++)
+        out[i] = half_of_float(x[i]);
+}
+
+void rows_init_scalar(struct kernels *k)
+{
+    k->quantise = quantise;
+    k->rms_norm = rms_norm;
+    k->rope = rope;
+    k->silu_gate = silu_gate;
+    k->add = add;
+    k->store_f16 = store_f16;
+}

@@ -1,0 +1,191 @@
+/* The engine's life: check what is asked for, take all memory, start the threads. forward.c does the rest. */
+#include "worker/model/engine.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "common/xalloc.h"
+#include "worker/model/engine_state.h"
+
+/* Bounds on options: far above any use, low enough that sizes computed from them fit 64 bits. */
+enum { MAX_THREADS = 1024, MAX_SLOTS = 1 << 16, MAX_CONTEXT = 1 << 28, MAX_ROWS = 1 << 16 };
+
+static enum status check_options(const struct engine_options *o, struct error *err)
+{
+    const struct {
+        const char *what;
+        int value, most;
+    } limits[] = {
+        { "threads", o->n_threads, MAX_THREADS },
+        { "slots", o->n_slots, MAX_SLOTS },
+        { "positions per slot", o->n_ctx, MAX_CONTEXT },
+        { "rows per step", o->max_rows, MAX_ROWS },
+    };
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
+        if (limits[i].value < 1 || limits[i].value > limits[i].most)
+            return error_set(err, E_LIMIT, "%d %s are asked for; the engine takes 1 to %d", limits[i].value,
+                             limits[i].what, limits[i].most);
+    return OK;
+}
+
+/* Hands out parts of the scratch map, each on a cache line of its own. Without a base it only counts. */
+struct carver {
+    char *base;
+    uint64_t used;
+};
+
+static void *carve(struct carver *c, int rows, size_t row_bytes)
+{
+    void *part = c->base ? c->base + c->used : NULL;
+    c->used += ((uint64_t)rows * row_bytes + 63) / 64 * 64;
+    return part;
+}
+
+static struct row_buffer carve_rows(struct carver *c, int rows, int width)
+{
+    size_t stride = ((size_t)width + Q16_BLOCK - 1) / Q16_BLOCK * Q16_BLOCK;
+    return (struct row_buffer){ .data = carve(c, rows, stride * sizeof(float)), .stride = stride };
+}
+
+static uint64_t lay_out(struct engine *e, char *base)
+{
+    const struct model_facts *f = &e->model->facts;
+    struct carver c = { .base = base };
+    int rows = e->options.max_rows, n_q = f->n_heads * f->head_dim, n_kv = f->n_kv_heads * f->head_dim;
+
+    e->x = carve_rows(&c, rows, f->n_embd);
+    e->h = carve_rows(&c, rows, f->n_embd);
+    e->q = carve_rows(&c, rows, n_q);
+    e->k = carve_rows(&c, rows, n_kv);
+    e->v = carve_rows(&c, rows, n_kv);
+    e->attended = carve_rows(&c, rows, n_q);
+    e->gate = carve_rows(&c, rows, f->n_ff);
+    e->up = carve_rows(&c, rows, f->n_ff);
+    e->delta = carve_rows(&c, rows, f->n_embd);
+    e->cosines = carve_rows(&c, rows, f->n_rot / 2);
+    e->sines = carve_rows(&c, rows, f->n_rot / 2);
+
+    size_t widest = e->x.stride;
+    if (e->q.stride > widest)
+        widest = e->q.stride;
+    if (e->gate.stride > widest)
+        widest = e->gate.stride;
+    e->quants = carve(&c, rows, widest * sizeof *e->quants);
+    e->quant_scales = carve(&c, rows, widest / Q16_BLOCK * sizeof *e->quant_scales);
+    e->logits = carve(&c, rows, (size_t)f->n_vocab * sizeof *e->logits);
+    e->logit_rows = carve(&c, rows, sizeof *e->logit_rows);
+    return c.used;
+}
+
+/* Pages come when touched: rows and logits a program never uses cost nothing. */
+static enum status map_scratch(struct engine *e, struct error *err)
+{
+    uint64_t bytes = lay_out(e, NULL);
+    uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    if (bytes > memory)
+        return error_set(
+            err, E_LIMIT, "%d rows per step take %llu MB of scratch memory, but this machine has %llu MB",
+            e->options.max_rows, (unsigned long long)(bytes >> 20), (unsigned long long)(memory >> 20));
+    void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED)
+        return error_set(err, E_NOMEM, "cannot map %llu MB of scratch memory for %d rows per step",
+                         (unsigned long long)(bytes >> 20), e->options.max_rows);
+    e->scratch = map;
+    e->scratch_bytes = bytes;
+    lay_out(e, e->scratch);
+    return OK;
+}
+
+static void set_frequencies(struct engine *e)
+{
+    const struct model *m = e->model;
+    const struct model_facts *f = &m->facts;
+    e->frequencies = xcalloc((size_t)f->n_rot / 2, sizeof *e->frequencies);
+    for (int i = 0; i < f->n_rot / 2; i++) {
+        e->frequencies[i] = f->rope_scale * pow(f->rope_base, -2.0 * i / f->n_rot);
+        if (m->rope_factors)
+            e->frequencies[i] /= (double)m->rope_factors[i];
+    }
+}
+
+enum status engine_create(struct engine **out, const struct model *m, const struct engine_options *o,
+                          struct error *err)
+{
+    const struct model_facts *f = &m->facts;
+    struct engine *e;
+    enum isa isa;
+    char problem[120];
+    enum status s;
+
+    *out = NULL;
+    if ((s = check_options(o, err)) != OK)
+        return s;
+    if (!isa_choose(&isa, problem, sizeof problem))
+        return error_set(err, E_INVALID, "%s", problem);
+    e = xcalloc(1, sizeof *e);
+    e->model = m;
+    e->options = *o;
+    kernels_init(&e->kernels, isa);
+    if ((s = kv_cache_init(&e->cache, o->kv_type, f->n_layers, o->n_slots, f->n_kv_heads, o->n_ctx,
+                           f->head_dim, err)) != OK ||
+        (s = map_scratch(e, err)) != OK || (s = pool_create(&e->pool, o->n_threads, err)) != OK) {
+        engine_destroy(e);
+        return s;
+    }
+    set_frequencies(e);
+    *out = e;
+    return OK;
+}
+
+void engine_destroy(struct engine *e)
+{
+    if (!e)
+        return;
+    pool_destroy(e->pool);
+    if (e->scratch)
+        munmap(e->scratch, e->scratch_bytes);
+    kv_cache_fini(&e->cache);
+    free(e->frequencies);
+    free(e);
+}
+
+void engine_step(struct engine *e, const struct row *rows, int n)
+{
+    assert(n >= 1 && n <= e->options.max_rows);
+    e->rows = rows;
+    e->n_rows = n;
+    e->n_logits = 0;
+    for (int i = 0; i < n; i++) {
+        assert(rows[i].token >= 0 && rows[i].token < e->model->facts.n_vocab);
+        assert(rows[i].slot >= 0 && rows[i].slot < e->options.n_slots);
+        assert(rows[i].pos >= 0 && rows[i].pos < e->options.n_ctx);
+        if (rows[i].want_logits)
+            e->logit_rows[e->n_logits++] = i;
+    }
+    forward(e);
+    e->rows = NULL;
+}
+
+const float *engine_logits(const struct engine *e, int i)
+{
+    assert(i >= 0 && i < e->n_logits);
+    return e->logits + (size_t)i * (size_t)e->model->facts.n_vocab;
+}
+
+const struct engine_options *engine_options(const struct engine *e)
+{
+    return &e->options;
+}
+
+uint64_t engine_kv_bytes(const struct engine *e)
+{
+    return e->cache.bytes;
+}
+
+const char *engine_isa(const struct engine *e)
+{
+    return isa_name(e->kernels.isa);
+}

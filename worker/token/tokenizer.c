@@ -1,0 +1,292 @@
+/* The SentencePiece family. Encoding: cut the text at special tokens, put a space in front of each stretch
+ * that begins the text or follows a special token (where the model wants that), write spaces as "▁", merge.
+ */
+#include "worker/token/tokenizer.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "common/xalloc.h"
+#include "worker/token/special.h"
+#include "worker/token/spm.h"
+#include "worker/token/vocab.h"
+
+/* SentencePiece's mark for a space: U+2581. */
+static const char SPACE_MARK[] = "\xe2\x96\x81";
+enum { SPACE_MARK_BYTES = 3 };
+
+struct piece {
+    const char *text;
+    uint32_t len;
+    bool is_end;
+};
+
+struct tokenizer {
+    struct vocab vocab;
+    struct special special;
+    struct piece *pieces; /* [n_vocab] */
+    char *piece_bytes;    /* those pieces that are not spelled as in the file */
+    int32_t bos, eos;
+    bool adds_bos, adds_eos, adds_space_prefix;
+};
+
+void token_list_push(struct token_list *l, int32_t id)
+{
+    if (l->n == l->cap) {
+        l->cap = l->cap ? l->cap * 2 : 64;
+        l->ids = xrealloc(l->ids, l->cap * sizeof(*l->ids));
+    }
+    l->ids[l->n++] = id;
+}
+
+void token_list_fini(struct token_list *l)
+{
+    free(l->ids);
+    *l = (struct token_list){ 0 };
+}
+
+static enum status check_family(const struct gguf *g, struct error *err)
+{
+    static const char key[] = "tokenizer.ggml.model";
+    struct gguf_string family;
+    enum status s = gguf_get_string(g, key, &family, err);
+
+    if (s == E_NOTFOUND)
+        return error_set(err, E_FORMAT, "%s: the key %s is missing", gguf_path(g), key);
+    if (s != OK)
+        return s;
+    if (!gguf_string_is(family, "llama")) {
+        char shown[40];
+        return error_set(err, E_UNSUPPORTED, "%s: %s is \"%s\"; only \"llama\" (SentencePiece) is supported",
+                         gguf_path(g), key, gguf_printable(family, shown, sizeof(shown)));
+    }
+    return OK;
+}
+
+static enum status read_bool(const struct gguf *g, const char *key, bool *out, struct error *err)
+{
+    enum status s = gguf_get_bool(g, key, out, err);
+
+    return s == E_NOTFOUND ? OK : s;
+}
+
+/* Phi-3's tokens swallow the white space behind them; the only sign of it in a file is the model's name. */
+static bool special_eats_space(const struct gguf *g)
+{
+    struct gguf_string name;
+
+    if (gguf_get_string(g, "general.name", &name, NULL) != OK)
+        return false;
+    for (uint64_t i = 0; i + 4 <= name.len; i++) {
+        bool is_dashed = i + 5 <= name.len && !strncasecmp(name.text + i, "phi-3", 5);
+        if (is_dashed || !strncasecmp(name.text + i, "phi3", 4))
+            return true;
+    }
+    return false;
+}
+
+/* Writes a normal token's running text to out: "▁" becomes a space. Returns its length. */
+static size_t put_unmarked(const struct gguf_string *s, char *out)
+{
+    size_t n = 0;
+
+    for (uint64_t i = 0; i < s->len;) {
+        if (s->len - i >= SPACE_MARK_BYTES && !memcmp(s->text + i, SPACE_MARK, SPACE_MARK_BYTES)) {
+            out[n++] = ' ';
+            i += SPACE_MARK_BYTES;
+        } else {
+            out[n++] = s->text[i++];
+        }
+    }
+    return n;
+}
+
+static void build_pieces(struct tokenizer *t)
+{
+    const struct vocab *v = &t->vocab;
+    size_t room = 256;
+
+    for (int i = 0; i < v->n; i++)
+        room += v->kinds[i] == TOKEN_NORMAL ? v->texts[i].len : 0;
+    t->piece_bytes = xmalloc(room);
+    t->pieces = xcalloc((size_t)v->n, sizeof(*t->pieces));
+
+    char *at = t->piece_bytes;
+    for (int byte = 0; byte < 256; byte++)
+        *at++ = (char)byte;
+    for (int i = 0; i < v->n; i++) {
+        t->pieces[i].text = "";
+        if (v->kinds[i] == TOKEN_USER_DEFINED) {
+            t->pieces[i].text = v->texts[i].text;
+            t->pieces[i].len = (uint32_t)v->texts[i].len;
+        } else if (v->kinds[i] == TOKEN_NORMAL) {
+            t->pieces[i].text = at;
+            t->pieces[i].len = (uint32_t)put_unmarked(&v->texts[i], at);
+            at += t->pieces[i].len;
+        } else if (v->kinds[i] == TOKEN_BYTE) {
+            t->pieces[i].text = t->piece_bytes + vocab_byte(v, i);
+            t->pieces[i].len = 1;
+        }
+    }
+}
+
+/* Files name one end of sequence, chat models stop at other tokens too: the end-of-turn keys, and the
+ * spellings that the well-known families use for them. */
+static enum status mark_ends(struct tokenizer *t, const struct gguf *g, struct error *err)
+{
+    static const char *const keys[] = { "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id" };
+    static const char *const names[] = {
+        "<|eot_id|>",    "<|eom_id|>",      "<|im_end|>",         "<|end|>", "<end_of_turn>",
+        "<|endoftext|>", "<|end_of_text|>", "<end_of_utterance>", "<EOT>",   "_<EOT>",
+    };
+    const unsigned kinds = TOKEN_SET(TOKEN_CONTROL) | TOKEN_SET(TOKEN_USER_DEFINED);
+
+    if (t->eos >= 0)
+        t->pieces[t->eos].is_end = true;
+    for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
+        int32_t id = -1;
+        enum status s = vocab_read_id(&t->vocab, g, keys[i], &id, err);
+        if (s != OK)
+            return s;
+        if (id >= 0)
+            t->pieces[id].is_end = true;
+    }
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        int32_t id = vocab_find(&t->vocab, names[i], strlen(names[i]), kinds);
+        if (id >= 0)
+            t->pieces[id].is_end = true;
+    }
+    return OK;
+}
+
+enum status tokenizer_create(struct tokenizer **out, const struct gguf *g, struct error *err)
+{
+    enum status s = check_family(g, err);
+    struct tokenizer *t;
+
+    *out = NULL;
+    if (s != OK)
+        return s;
+    t = xcalloc(1, sizeof(*t));
+    if ((s = vocab_init(&t->vocab, g, err)) != OK)
+        goto fail;
+
+    /* What the family means when a key is absent. */
+    t->bos = t->vocab.n > 1 ? 1 : -1;
+    t->eos = t->vocab.n > 2 ? 2 : -1;
+    t->adds_bos = true;
+    t->adds_space_prefix = true;
+    if ((s = vocab_read_id(&t->vocab, g, "tokenizer.ggml.bos_token_id", &t->bos, err)) != OK ||
+        (s = vocab_read_id(&t->vocab, g, "tokenizer.ggml.eos_token_id", &t->eos, err)) != OK ||
+        (s = read_bool(g, "tokenizer.ggml.add_bos_token", &t->adds_bos, err)) != OK ||
+        (s = read_bool(g, "tokenizer.ggml.add_eos_token", &t->adds_eos, err)) != OK ||
+        (s = read_bool(g, "tokenizer.ggml.add_space_prefix", &t->adds_space_prefix, err)) != OK)
+        goto fail;
+
+    build_pieces(t);
+    if ((s = mark_ends(t, g, err)) != OK)
+        goto fail;
+    special_init(&t->special, &t->vocab, special_eats_space(g));
+    *out = t;
+    return OK;
+
+fail:
+    tokenizer_destroy(t);
+    return s;
+}
+
+void tokenizer_destroy(struct tokenizer *t)
+{
+    if (!t)
+        return;
+    special_fini(&t->special);
+    vocab_fini(&t->vocab);
+    free(t->pieces);
+    free(t->piece_bytes);
+    free(t);
+}
+
+int tokenizer_n_vocab(const struct tokenizer *t)
+{
+    return t->vocab.n;
+}
+
+int32_t tokenizer_bos(const struct tokenizer *t)
+{
+    return t->bos;
+}
+
+int32_t tokenizer_eos(const struct tokenizer *t)
+{
+    return t->eos;
+}
+
+bool tokenizer_is_end(const struct tokenizer *t, int32_t id)
+{
+    return id >= 0 && id < t->vocab.n && t->pieces[id].is_end;
+}
+
+/* Appends text with every space as "▁", behind one more of them if `prefixed`. */
+static void append_marked(struct buffer *b, const char *text, size_t len, bool prefixed)
+{
+    if (prefixed)
+        buffer_append(b, SPACE_MARK, SPACE_MARK_BYTES);
+    while (len) {
+        const char *space = memchr(text, ' ', len);
+        size_t n = space ? (size_t)(space - text) : len;
+        buffer_append(b, text, n);
+        if (space) {
+            buffer_append(b, SPACE_MARK, SPACE_MARK_BYTES);
+            n++;
+        }
+        text += n;
+        len -= n;
+    }
+}
+
+void tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags,
+                      struct token_list *out)
+{
+    struct fragment_list fragments = { 0 };
+    struct buffer marked = { 0 };
+
+    assert(len <= TOKENIZER_MAX_BYTES);
+    if ((flags & ENCODE_BOS) && t->adds_bos && t->bos >= 0)
+        token_list_push(out, t->bos);
+    special_cut(&t->special, &t->vocab, text, len, flags & ENCODE_SPECIAL, &fragments);
+    for (size_t i = 0; i < fragments.n; i++) {
+        const struct fragment *f = &fragments.items[i];
+        if (f->id >= 0) {
+            token_list_push(out, f->id);
+            continue;
+        }
+        buffer_clear(&marked);
+        append_marked(&marked, text + f->start, f->len, t->adds_space_prefix);
+        spm_encode(&t->vocab, marked.data, marked.len, out);
+    }
+    if ((flags & ENCODE_BOS) && t->adds_eos && t->eos >= 0)
+        token_list_push(out, t->eos);
+    buffer_fini(&marked);
+    fragment_list_fini(&fragments);
+}
+
+const char *tokenizer_piece(const struct tokenizer *t, int32_t id, size_t *len)
+{
+    if (id < 0 || id >= t->vocab.n) {
+        *len = 0;
+        return "";
+    }
+    *len = t->pieces[id].len;
+    return t->pieces[id].text;
+}
+
+void tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, struct buffer *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        size_t len;
+        const char *piece = tokenizer_piece(t, ids[i], &len);
+        buffer_append(out, piece, len);
+    }
+}
