@@ -71,8 +71,11 @@ class Server:
         self.ready_line = self.process.stdout.readline() if ready else ""
         match = re.search(r"ready at (\S+)", self.ready_line)
         if not match:
+            self.process.kill()
+            self.process.wait()
+            log = self.log()
             self.kill()
-            raise RuntimeError("the server did not get ready:\n" + self.log())
+            raise RuntimeError("the server did not get ready:\n" + log)
         self.endpoint = match.group(1).rstrip(",:")
 
     def log(self):
