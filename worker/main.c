@@ -162,10 +162,10 @@ static void parse(struct options *o, int argc, char **argv)
     }
     if (optind < argc)
         usage_error("argument", argv[optind], "not expected");
-    if (!o->path)
-        usage_error("--model", "", "is missing");
-    if (!o->broker)
-        usage_error("--broker", "", "is missing");
+    if (!o->path || !o->broker) {
+        fprintf(stderr, "woolly-worker: %s is missing (see --help)\n", o->path ? "--broker" : "--model");
+        exit(EXIT_USAGE);
+    }
 }
 
 static int processors(void)

@@ -197,7 +197,6 @@ static void on_welcome(struct uplink *u, uint64_t epoch)
 {
     u->state = UPLINK_UP;
     u->epoch = epoch;
-    u->backoff_ms = 0;
     log_info("registered", "endpoint=\"%s\" epoch=%llu", u->endpoint, (unsigned long long)epoch);
 }
 
@@ -216,6 +215,8 @@ static bool is_for_caller(struct uplink *u, const struct message *m, int64_t now
         return false;
     }
     u->heard_ms = now_ms;
+    if (m->kind == MSG_BROKER_BEAT)
+        u->backoff_ms = 0; /* not at the welcome: what goes wrong right after it must not go round fast */
     return m->kind == MSG_SUBMIT || m->kind == MSG_DROP || m->kind == MSG_STOP;
 }
 

@@ -8,8 +8,9 @@
  *
  * A broker counts as gone when the connection breaks, when nothing comes for PEER_TIMEOUT_MS, and when a beat
  * carries another epoch, which is how a new broker tells us that it does not know us. Then the socket is
- * closed and opened again, the first time at once, then after 1 s, 2 s, ... 32 s until a welcome (the
- * "Paranoid Pirate" of the ZeroMQ guide). Whoever uses this drops all work whenever it is not UP. */
+ * closed and opened again, the first time at once, then after 1 s, 2 s, ... 32 s until the broker's
+ * next beat (the "Paranoid Pirate" of the ZeroMQ guide). Whoever uses this drops all work whenever it is not
+ * UP. */
 #ifndef WOOLLY_WORKER_UPLINK_H
 #define WOOLLY_WORKER_UPLINK_H
 

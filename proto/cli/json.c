@@ -19,8 +19,8 @@ void json_put_count(json_t *object, const char *key, uint64_t value)
 
 void json_print(json_t *object)
 {
-    /* 9 digits are enough for a float and keep milliseconds readable. */
-    json_dumpf(object, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    /* On one line; 9 digits are enough for a float and keep milliseconds readable. */
+    json_dumpf(object, stdout, JSON_REAL_PRECISION(9));
     fputc('\n', stdout);
     json_decref(object);
 }

@@ -7,6 +7,7 @@
 #include <ftw.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,19 +102,25 @@ static enum status start_process(struct own_server *o, const char *path, const c
     return OK;
 }
 
-/* The last line the server wrote says why it ended. */
+/* What a program of ours says as it gives up, "woolly-worker: ...", is the reason; else the last line of the
+ * log has to do. */
 static enum status explain_end(const struct own_server *o, int wait_status, struct error *err)
 {
     char path[220], line[400] = "", last[400] = "", end[64];
+    bool is_reason = false;
+
     snprintf(path, sizeof path, "%s/log", o->folder);
     FILE *f = fopen(path, "re");
-    while (f && fgets(line, sizeof line, f))
-        if (line[0] != '\n')
-            strlcpy(last, line, sizeof last);
+    while (f && !is_reason && fgets(line, sizeof line, f)) {
+        is_reason = !strncmp(line, "woolly-", 7);
+        strlcpy(last, line, sizeof last);
+    }
     if (f)
         fclose(f);
     last[strcspn(last, "\n")] = 0;
-    return error_set(err, E_IO, "the server did not start (%s)%s%s",
+    if (is_reason)
+        return error_set(err, E_IO, "the server did not start: %s", last);
+    return error_set(err, E_IO, "the server did not start: %s%s%s",
                      process_describe_end(wait_status, end, sizeof end), *last ? ": " : "", last);
 }
 
@@ -147,7 +154,7 @@ static enum status wait_until_ready(struct own_server *o, const char *model, str
 
     while (!look(o, w, &answered_ms)) {
         int wait_status;
-        if (signals_stop_wanted())
+        if (signals_stop_wanted() || signals_take_reload()) /* SIGHUP: the terminal is gone */
             return error_set(err, E_CANCELLED, "cancelled");
         if (has_ended(o, &wait_status))
             return explain_end(o, wait_status, err);

@@ -345,13 +345,11 @@ static bool wait_for_more(struct run *r)
     if (poll(fds, 2, 1000) < 0 || !(fds[1].revents & POLLIN))
         return true;
     signals_drain();
-    bool is_child = signals_take_child();
-    if (!signals_stop_wanted())
-        return true;
-    if (!r->is_cancelling)
-        cancel(r);
-    else if (!is_child)
+    bool is_hung_up = signals_take_reload(); /* SIGHUP: the terminal is gone */
+    if (signals_stop_count() > 1)
         return false;
+    if ((signals_stop_wanted() || is_hung_up) && !r->is_cancelling)
+        cancel(r);
     return true;
 }
 

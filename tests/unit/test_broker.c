@@ -157,14 +157,15 @@ static void test_the_worker_with_the_most_free_share_gets_the_job(void **state)
     (void)state;
     register_as(w, FIRST, "m", 0, 2);
     register_as(w, SECOND, "m", 1, 4);
-    for (uint64_t id = 1; id <= 6; id++)
-        generate(w, ANN, id);
-    assert_int_equal(count_sent(w, MSG_SUBMIT, FIRST), 2);
-    assert_int_equal(count_sent(w, MSG_SUBMIT, SECOND), 4);
-    say_tokens(w, SECOND, last_sent(w, MSG_SUBMIT, SECOND)->job, 1, "stop");
+    /* free of 2 and of 4: 2/4, 1/4, 1/3, 1/2 (a tie: FIRST has waited longer), 0/2, 0/1 */
+    static const int wanted[] = { FIRST, SECOND, SECOND, FIRST, SECOND, SECOND };
+    for (uint64_t id = 1; id <= 6; id++) {
+        forget_sent(w);
+        start_job(ANN, id, wanted[id - 1]);
+    }
     forget_sent(w);
     generate(w, ANN, 7);
-    assert_int_equal(count_sent(w, MSG_SUBMIT, SECOND), 1);
+    assert_int_equal(count_sent(w, MSG_SUBMIT, FIRST) + count_sent(w, MSG_SUBMIT, SECOND), 0);
 }
 
 static void test_equal_workers_take_turns(void **state)
@@ -339,6 +340,19 @@ static void test_a_worker_without_progress_is_lost(void **state)
         beat(w, FIRST, 7, 1, 0);
     }
     assert_string_equal(last_sent(w, MSG_ERROR, ANN)->code, ERROR_WORKER_LOST);
+}
+
+static void test_an_item_for_the_job_of_another_worker_is_ignored(void **state)
+{
+    (void)state;
+    register_as(w, FIRST, "m", 0, 1);
+    uint64_t job = start_job(ANN, 1, FIRST);
+    register_as(w, SECOND, "m", 1, 1);
+    forget_sent(w);
+    say_tokens(w, SECOND, job, 1, "stop");
+    assert_int_equal(w->n_sent, 0);
+    say_tokens(w, FIRST, job, 1, "stop");
+    assert_int_equal(count_sent(w, MSG_DONE, ANN), 1);
 }
 
 static void test_an_unsent_job_waits_for_another_worker(void **state)
@@ -600,6 +614,7 @@ int main(void)
         TEST(test_a_worker_that_registers_again_replaces_itself),
         TEST(test_a_worker_without_the_jobs_it_was_given_is_lost),
         TEST(test_a_worker_without_progress_is_lost),
+        TEST(test_an_item_for_the_job_of_another_worker_is_ignored),
         TEST(test_an_unsent_job_waits_for_another_worker),
         TEST(test_an_error_of_the_worker_reaches_the_client),
         TEST(test_a_slow_reader_loses_its_stream_and_gets_the_rest_in_order),

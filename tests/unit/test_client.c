@@ -96,6 +96,7 @@ static void say_garbage(struct fake *f, uint64_t id)
                                           "no msgpack at all" };
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
         say_bytes(f, pieces[i], strlen(pieces[i]));
+    say_accepted(f, id);
     say_token(f, id + 12345, 0, "for nobody");
     say_done(f, id + 12345, 1);
     /* A frame too many. */
@@ -407,6 +408,7 @@ static void test_garbage_about_nobody_is_ignored(void **state)
     struct seen seen;
     submit(w, "garbage", 2, &seen);
     finish(w);
+    assert_int_equal(seen.accepted, 1);
     assert_int_equal(seen.end.kind, WOOLLY_DONE);
     assert_string_equal(seen.text, "once again");
     woolly_close(w);

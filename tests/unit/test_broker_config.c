@@ -1,0 +1,191 @@
+/* The options of woolly serve, and the files by which servers find each other. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "broker/config.h"
+#include "broker/runtime.h"
+#include "proto/wire.h"
+
+static struct config config;
+static struct error err;
+
+#define PARSE(...) parse((char *[]){ "woolly-broker", __VA_ARGS__, NULL })
+
+static enum status parse(char **argv)
+{
+    int argc = 0;
+    while (argv[argc])
+        argc++;
+    err.text[0] = 0;
+    return config_parse(&config, argc, argv, &err);
+}
+
+static void test_models_get_their_names_from_options_or_files(void **state)
+{
+    (void)state;
+    assert_int_equal(PARSE("--model", "a=/x/y.gguf", "/z/small.Q4.gguf", "/odd=dir/c.gguf", "plain"), OK);
+    assert_int_equal(config.n_models, 4);
+    assert_string_equal(config.models[0].name, "a");
+    assert_string_equal(config.models[0].path, "/x/y.gguf");
+    assert_string_equal(config.models[1].name, "small.Q4");
+    assert_string_equal(config.models[2].name, "c");
+    assert_string_equal(config.models[2].path, "/odd=dir/c.gguf");
+    assert_string_equal(config.models[3].name, "plain");
+    assert_int_equal(config.queue, 256);
+    assert_true(config.threads >= 1);
+}
+
+static void assert_refused(enum status s, const char *word)
+{
+    assert_int_not_equal(s, OK);
+    if (!strstr(err.text, word))
+        fail_msg("\"%s\" does not mention %s", err.text, word);
+}
+
+static void test_bad_options_are_refused_by_name(void **state)
+{
+    char *long_name = calloc(1, 300);
+    (void)state;
+    memset(long_name, 'n', 200);
+    strcat(long_name, "=/x");
+    assert_refused(parse((char *[]){ "woolly-broker", NULL }), "model");
+    assert_refused(PARSE("--workers", "0", "x"), "--workers");
+    assert_refused(PARSE("--queue", "many", "x"), "--queue");
+    assert_refused(PARSE("--kv", "q4", "x"), "--kv");
+    assert_refused(PARSE("--log-level", "loud", "x"), "--log-level");
+    assert_refused(PARSE("--bogus", "x"), "--bogus");
+    assert_refused(PARSE("x", "--slots"), "--slots");
+    assert_refused(PARSE("a=/x", "a=/y"), "two models");
+    assert_refused(PARSE("a="), "no path");
+    assert_refused(PARSE("=/x"), "name");
+    assert_refused(PARSE("a b=/x"), "name");
+    assert_refused(PARSE(long_name), "longer");
+    free(long_name);
+}
+
+static void test_a_missing_model_file_is_named(void **state)
+{
+    (void)state;
+    assert_int_equal(PARSE("a=/no/such.gguf"), OK);
+    assert_refused(config_check_files(&config, &err), "/no/such.gguf");
+    assert_int_equal(PARSE("a=/"), OK);
+    assert_refused(config_check_files(&config, &err), "not a file");
+}
+
+/* ---- runtime ---- */
+
+static char folder[] = "/tmp/woolly-test-XXXXXX";
+
+static int make_folder(void **state)
+{
+    (void)state;
+    strcpy(strrchr(folder, '-') + 1, "XXXXXX");
+    if (!mkdtemp(folder))
+        return -1;
+    return setenv("WOOLLY_RUNTIME_DIR", folder, 1);
+}
+
+static int remove_folder(void **state)
+{
+    char command[100];
+    (void)state;
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    return system(command);
+}
+
+static bool exists(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
+static void test_a_second_published_server_is_refused_with_the_way_out(void **state)
+{
+    struct runtime first, second, third;
+    char pid[20];
+    (void)state;
+    assert_int_equal(runtime_open(&first, NULL, &err), OK);
+    snprintf(pid, sizeof pid, "pid %d", (int)getpid());
+    assert_refused(runtime_open(&second, NULL, &err), pid);
+    assert_refused(runtime_open(&second, NULL, &err), "--zmq");
+    assert_int_equal(runtime_open(&third, "tcp://127.0.0.1:*", &err), OK);
+    assert_string_equal(third.clients, "tcp://127.0.0.1:*");
+    assert_true(exists(first.boot) && exists(third.boot));
+    runtime_close(&third);
+    runtime_close(&first);
+    assert_int_equal(runtime_open(&second, NULL, &err), OK);
+    runtime_close(&second);
+}
+
+static void test_the_endpoint_is_published_and_withdrawn(void **state)
+{
+    struct runtime r;
+    char found[256];
+    (void)state;
+    unsetenv("WOOLLY_ENDPOINT");
+    assert_int_equal(runtime_open(&r, NULL, &err), OK);
+    assert_int_equal(wire_find_endpoint(NULL, found, sizeof found, &err), E_NOTFOUND);
+    assert_int_equal(runtime_publish(&r, r.clients, &err), OK);
+    assert_int_equal(wire_find_endpoint(NULL, found, sizeof found, &err), OK);
+    assert_string_equal(found, r.clients);
+    runtime_close(&r);
+    assert_int_equal(wire_find_endpoint(NULL, found, sizeof found, &err), E_NOTFOUND);
+}
+
+static void test_folders_of_dead_servers_are_removed_and_of_live_ones_kept(void **state)
+{
+    struct runtime r;
+    char dead[60], live[60], dead_lock[70], live_lock[70];
+    (void)state;
+    snprintf(dead, sizeof dead, "%s/boot-dead", folder);
+    snprintf(live, sizeof live, "%s/boot-live", folder);
+    snprintf(dead_lock, sizeof dead_lock, "%s/lock", dead);
+    snprintf(live_lock, sizeof live_lock, "%s/lock", live);
+    assert_int_equal(mkdir(dead, 0700) + mkdir(live, 0700), 0);
+    close(open(dead_lock, O_CREAT | O_RDWR, 0600));
+    int fd = open(live_lock, O_CREAT | O_RDWR, 0600);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    assert_int_equal(runtime_open(&r, NULL, &err), OK);
+    assert_false(exists(dead));
+    assert_true(exists(live));
+    close(fd);
+    runtime_close(&r);
+}
+
+static void test_a_path_too_long_for_a_socket_is_refused(void **state)
+{
+    struct runtime r;
+    char deep[160];
+    (void)state;
+    snprintf(deep, sizeof deep, "%s/%080d", folder, 7);
+    setenv("WOOLLY_RUNTIME_DIR", deep, 1);
+    assert_refused(runtime_open(&r, NULL, &err), "too long");
+}
+
+#define IN_FOLDER(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_models_get_their_names_from_options_or_files),
+        cmocka_unit_test(test_bad_options_are_refused_by_name),
+        cmocka_unit_test(test_a_missing_model_file_is_named),
+        IN_FOLDER(test_a_second_published_server_is_refused_with_the_way_out),
+        IN_FOLDER(test_the_endpoint_is_published_and_withdrawn),
+        IN_FOLDER(test_folders_of_dead_servers_are_removed_and_of_live_ones_kept),
+        IN_FOLDER(test_a_path_too_long_for_a_socket_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

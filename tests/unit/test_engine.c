@@ -1,0 +1,334 @@
+/* The engine's promise, on small random models of every weight type and on every instruction set: the logits
+ * of a row are bit for bit the same whatever shares its step, however a prompt is cut, with any number of
+ * threads, and in a slot used before. And what model_open and engine_create refuse. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/xalloc.h"
+#include "worker/kernels/kernels.h"
+#include "worker/model/engine.h"
+
+enum { N_CTX = 64, N_TOKENS = 37, N_SLOTS = 3, MAX_ROWS = 64 };
+
+static const char *const types[] = { "F32", "F16", "BF16", "Q8_0", "Q4_0" };
+enum { N_TYPES = sizeof types / sizeof *types };
+
+static char folder[] = "/tmp/woolly-test-engine-XXXXXX";
+
+static char *model_path(const char *type)
+{
+    return xasprintf("%s/%s.gguf", folder, type);
+}
+
+/* Odd shapes: heads of 16 in groups of 3, and sums that fill no vector. */
+static int make_models(void **state)
+{
+    (void)state;
+    if (!mkdtemp(folder))
+        return -1;
+    for (int t = 0; t < N_TYPES; t++) {
+        char *path = model_path(types[t]);
+        char *command = xasprintf("'%s' --out '%s' --type %s --layers 3 --embd 96 --heads 6 --kv-heads 2 "
+                                  "--ff 160 --vocab 331 --ctx %d --seed 5 >/dev/null",
+                                  MAKE_GGUF, path, types[t], N_CTX);
+        int code = system(command);
+        free(command);
+        free(path);
+        if (code)
+            return -1;
+    }
+    return 0;
+}
+
+static int remove_models(void **state)
+{
+    (void)state;
+    for (int t = 0; t < N_TYPES; t++) {
+        char *path = model_path(types[t]);
+        unlink(path);
+        free(path);
+    }
+    return rmdir(folder);
+}
+
+static struct model *open_model(const char *type)
+{
+    struct model *m;
+    struct error err;
+    char *path = model_path(type);
+    if (model_open(&m, path, &err) != OK)
+        fail_msg("%s", err.text);
+    free(path);
+    return m;
+}
+
+static struct engine *create_engine(const struct model *m, int n_threads, enum kv_type kv_type)
+{
+    struct engine_options o = { n_threads, N_SLOTS, N_CTX, MAX_ROWS, kv_type };
+    struct engine *e;
+    struct error err;
+    if (engine_create(&e, m, &o, &err) != OK)
+        fail_msg("%s", err.text);
+    return e;
+}
+
+/* The i-th token of sequence s. */
+static int32_t token_of(int s, int i, int n_vocab)
+{
+    return (int32_t)(((unsigned)i * 37u + (unsigned)s * 101u + (unsigned)(i * i) % 13u) % (unsigned)n_vocab);
+}
+
+/* One row per step, every position: what all other ways are compared with. */
+static float *reference_logits(const struct model *m, enum kv_type kv_type)
+{
+    size_t n_vocab = (size_t)model_facts(m)->n_vocab;
+    float *all = xcalloc(N_TOKENS * n_vocab, sizeof *all);
+    struct engine *e = create_engine(m, 1, kv_type);
+    for (int i = 0; i < N_TOKENS; i++) {
+        struct row row = { token_of(0, i, (int)n_vocab), 0, i, true };
+        engine_step(e, &row, 1);
+        memcpy(all + (size_t)i * n_vocab, engine_logits(e, 0), n_vocab * sizeof *all);
+    }
+    for (size_t i = 0; i < N_TOKENS * n_vocab; i++)
+        assert_true(isfinite(all[i]));
+    engine_destroy(e);
+    return all;
+}
+
+/* Gives sequence 0 to `slot` in chunks; between its rows stand rows of sequences 1 and 2 in the other slots,
+ * each at a place of its own, if `mixed`. */
+static void check_chunks(struct engine *e, const float *expected, int chunk, bool mixed, int slot,
+                         int n_vocab)
+{
+    struct row rows[MAX_ROWS];
+    int other_pos[2] = { 0, 0 };
+    for (int start = 0; start < N_TOKENS; start += chunk) {
+        int n = 0, n_logits = 0, index[MAX_ROWS], count = 0;
+        for (int i = start; i < start + chunk && i < N_TOKENS; i++) {
+            if (mixed && i % 3 != 1 && n < MAX_ROWS - 1 && other_pos[i % 2] < N_CTX) {
+                int s = i % 2;
+                rows[n++] = (struct row){ token_of(s + 1, other_pos[s], n_vocab), (slot + 1 + s) % N_SLOTS,
+                                          other_pos[s], i % 5 == 0 };
+                other_pos[s]++;
+                n_logits += i % 5 == 0;
+            }
+            index[count++] = n_logits++;
+            rows[n++] = (struct row){ token_of(0, i, n_vocab), slot, i, true };
+        }
+        engine_step(e, rows, n);
+        for (int i = 0; i < count; i++)
+            assert_memory_equal(engine_logits(e, index[i]), expected + (size_t)(start + i) * (size_t)n_vocab,
+                                (size_t)n_vocab * sizeof(float));
+    }
+}
+
+static void check_model(const char *type, enum kv_type kv_type)
+{
+    static const int chunks[] = { 1, 3, 7, N_TOKENS };
+    struct model *m = open_model(type);
+    int n_vocab = model_facts(m)->n_vocab;
+    float *expected = reference_logits(m, kv_type);
+    for (int n_threads = 1; n_threads <= 3; n_threads++) {
+        struct engine *e = create_engine(m, n_threads, kv_type);
+        for (int c = 0; c < 4; c++)
+            for (int mixed = 0; mixed < 2; mixed++)
+                check_chunks(e, expected, chunks[c], mixed, (c + mixed) % N_SLOTS, n_vocab);
+        engine_destroy(e);
+    }
+    free(expected);
+    model_close(m);
+}
+
+static void check_every_level(enum kv_type kv_type)
+{
+    for (enum isa isa = ISA_SCALAR; isa < ISA_COUNT; isa++) {
+        if (!isa_is_available(isa)) {
+            print_message("NOT RUN: %s, this machine does not have it\n", isa_name(isa));
+            continue;
+        }
+        setenv("WOOLLY_ISA", isa_name(isa), 1);
+        for (int t = 0; t < N_TYPES; t++)
+            check_model(types[t], kv_type);
+    }
+    unsetenv("WOOLLY_ISA");
+}
+
+static void test_logits_do_not_depend_on_neighbours_chunks_threads_or_slots_with_an_f32_cache(void **state)
+{
+    (void)state;
+    check_every_level(KV_F32);
+}
+
+static void test_logits_do_not_depend_on_neighbours_chunks_threads_or_slots_with_an_f16_cache(void **state)
+{
+    (void)state;
+    check_every_level(KV_F16);
+}
+
+static void test_rows_that_want_no_logits_get_none_and_change_nothing(void **state)
+{
+    (void)state;
+    struct model *m = open_model("Q8_0");
+    int n_vocab = model_facts(m)->n_vocab;
+    float *expected = reference_logits(m, KV_F32);
+    struct engine *e = create_engine(m, 2, KV_F32);
+    struct row rows[N_TOKENS];
+    for (int i = 0; i < N_TOKENS; i++)
+        rows[i] = (struct row){ token_of(0, i, n_vocab), 1, i, i == 4 || i == N_TOKENS - 1 };
+    engine_step(e, rows, N_TOKENS);
+    assert_memory_equal(engine_logits(e, 0), expected + 4 * n_vocab, (size_t)n_vocab * sizeof(float));
+    assert_memory_equal(engine_logits(e, 1), expected + (N_TOKENS - 1) * n_vocab,
+                        (size_t)n_vocab * sizeof(float));
+    engine_destroy(e);
+    model_close(m);
+    free(expected);
+}
+
+static void expect_refusal(const struct model *m, struct engine_options o, enum status status)
+{
+    struct engine *e = (void *)1;
+    struct error err = { 0 };
+    assert_int_equal(engine_create(&e, m, &o, &err), status);
+    assert_null(e);
+    assert_true(strlen(err.text) > 0);
+}
+
+static void test_absurd_sizes_are_refused(void **state)
+{
+    (void)state;
+    struct model *m = open_model("Q4_0");
+    expect_refusal(m, (struct engine_options){ 1, 1 << 16, 1 << 28, 8, KV_F32 }, E_LIMIT);
+    expect_refusal(m, (struct engine_options){ 1, INT32_MAX, 64, 8, KV_F32 }, E_LIMIT);
+    expect_refusal(m, (struct engine_options){ 1, 1, INT32_MAX, 8, KV_F16 }, E_LIMIT);
+    expect_refusal(m, (struct engine_options){ 1, 1, 64, INT32_MAX, KV_F16 }, E_LIMIT);
+    expect_refusal(m, (struct engine_options){ 1000000, 1, 64, 8, KV_F16 }, E_LIMIT);
+    expect_refusal(m, (struct engine_options){ 0, 1, 64, 8, KV_F16 }, E_LIMIT);
+    setenv("WOOLLY_ISA", "abacus", 1);
+    expect_refusal(m, (struct engine_options){ 1, 1, 64, 8, KV_F16 }, E_INVALID);
+    unsetenv("WOOLLY_ISA");
+    model_close(m);
+}
+
+static void test_the_cache_size_is_what_full_slots_take(void **state)
+{
+    (void)state;
+    struct model *m = open_model("F32");
+    struct engine *e = create_engine(m, 1, KV_F16);
+    /* layers, keys and values, KV heads of 16, 2 bytes */
+    assert_int_equal(engine_kv_bytes(e), 3 * 2 * (2 * 16) * 2 * N_CTX * N_SLOTS);
+    engine_destroy(e);
+    model_close(m);
+}
+
+/* --- files with one fact changed --- */
+
+/* Opens the F32 model with the bytes of `find` replaced (all of them where there are several); says how that
+ * ended. With value_at >= 0, `with` replaces what lies that far behind `find` instead. */
+static enum status open_changed(const char *find, int value_at, const void *with, size_t with_len,
+                                struct error *err)
+{
+    char *path = model_path("F32"), *copy = xasprintf("%s/changed.gguf", folder);
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    fseek(f, 0, SEEK_END);
+    size_t len = (size_t)ftell(f);
+    char *bytes = xmalloc(len);
+    rewind(f);
+    assert_int_equal(fread(bytes, 1, len, f), len);
+    fclose(f);
+    char *at = memmem(bytes, len, find, strlen(find));
+    assert_non_null(at);
+    memcpy(value_at < 0 ? at : at + strlen(find) + value_at, with, with_len);
+    f = fopen(copy, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, len, f), len);
+    fclose(f);
+    free(bytes);
+
+    struct model *m;
+    enum status s = model_open(&m, copy, err);
+    if (s == OK)
+        model_close(m);
+    else
+        assert_null(m);
+    unlink(copy);
+    free(copy);
+    free(path);
+    return s;
+}
+
+static void test_a_bad_fact_is_refused_by_its_key(void **state)
+{
+    (void)state;
+    const struct {
+        const char *key;
+        uint32_t value;
+    } facts[] = {
+        { "llama.embedding_length", 0 },
+        { "llama.embedding_length", 0xffffffff },
+        { "llama.block_count", 0 },
+        { "llama.block_count", 0x7fffffff },
+        { "llama.context_length", 0 },
+        { "llama.feed_forward_length", 0 },
+        { "llama.attention.head_count", 0 },
+        { "llama.attention.head_count_kv", 0 },
+        { "llama.attention.head_count_kv", 4 },
+        { "llama.attention.head_count", 0x10000000 },
+    };
+    struct error err;
+    for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) {
+        /* Behind the key stand four bytes of kind, then the value. */
+        assert_int_equal(open_changed(facts[i].key, 4, &facts[i].value, 4, &err), E_FORMAT);
+        assert_non_null(strstr(err.text, facts[i].key));
+    }
+}
+
+static void test_a_model_that_contradicts_its_facts_is_refused_by_tensor(void **state)
+{
+    (void)state;
+    uint32_t more = 4, wide = 192;
+    struct error err;
+    assert_int_equal(open_changed("llama.block_count", 4, &more, 4, &err), E_FORMAT);
+    assert_non_null(strstr(err.text, "blk.3.attn_norm.weight"));
+    more = 2;
+    assert_int_equal(open_changed("llama.block_count", 4, &more, 4, &err), E_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "blk.2."));
+    assert_int_equal(open_changed("llama.embedding_length", 4, &wide, 4, &err), E_FORMAT);
+    assert_non_null(strstr(err.text, "token_embd.weight"));
+    assert_int_equal(open_changed("blk.1.ffn_up.weight", -1, "blk.1.ffn_xx.weight", 19, &err), E_FORMAT);
+    assert_non_null(strstr(err.text, "blk.1.ffn_up.weight"));
+}
+
+static void test_another_architecture_is_refused_by_name(void **state)
+{
+    (void)state;
+    struct error err;
+    /* Behind the key stand four bytes of kind and eight of length, then the text. */
+    assert_int_equal(open_changed("general.architecture", 12, "mamba", 5, &err), E_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "mamba"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_logits_do_not_depend_on_neighbours_chunks_threads_or_slots_with_an_f32_cache),
+        cmocka_unit_test(test_logits_do_not_depend_on_neighbours_chunks_threads_or_slots_with_an_f16_cache),
+        cmocka_unit_test(test_rows_that_want_no_logits_get_none_and_change_nothing),
+        cmocka_unit_test(test_absurd_sizes_are_refused),
+        cmocka_unit_test(test_the_cache_size_is_what_full_slots_take),
+        cmocka_unit_test(test_a_bad_fact_is_refused_by_its_key),
+        cmocka_unit_test(test_a_model_that_contradicts_its_facts_is_refused_by_tensor),
+        cmocka_unit_test(test_another_architecture_is_refused_by_name),
+    };
+    return cmocka_run_group_tests(tests, make_models, remove_models);
+}
