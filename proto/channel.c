@@ -114,12 +114,11 @@ void channel_close(struct channel *c, int linger_ms)
 
 enum status channel_send(struct channel *c, const struct buffer *message)
 {
-    enum status s = wire_send(c->socket, NULL, 0, false, message->data, message->len);
-    if (s == E_OVERLOADED) {
-        read_monitor(c);
-        return c->is_connected ? E_OVERLOADED : E_UNREACHABLE;
-    }
-    return s;
+    /* The news of a break can be quicker than the end of ZeroMQ's queue, which would swallow the message. */
+    read_monitor(c);
+    if (!c->is_connected)
+        return E_UNREACHABLE;
+    return wire_send(c->socket, NULL, 0, false, message->data, message->len);
 }
 
 enum status channel_receive(struct channel *c, struct wire_message *m)
