@@ -3,6 +3,7 @@
 #include <bsd/stdlib.h>
 #include <bsd/string.h>
 #include <err.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -69,6 +70,11 @@ static enum status open_sockets(struct loop *l, const char *clients, const char 
     if (!(l->clients = wire_open(l->context, WIRE_CLIENT_SIDE, err)) ||
         !(l->workers = wire_open(l->context, WIRE_WORKER_SIDE, err)))
         return E_IO;
+    /* A client that does not read for a while does not read ZMTP pings either, and would be cut off from its
+     * endings. Clients are on this machine: the kernel tells when one is gone. */
+    int never = 0;
+    if (zmq_setsockopt(l->clients, ZMQ_HEARTBEAT_IVL, &never, sizeof never) != 0)
+        return error_set(err, E_IO, "cannot set a ZeroMQ option: %s", zmq_strerror(errno));
     if ((s = wire_bind(l->workers, workers, NULL, err)) != OK)
         return s;
     return wire_bind(l->clients, clients, l->note.endpoint, err);
