@@ -28,6 +28,7 @@ struct broker {
     pid_t supervisor;
     uint32_t queue_limit; /* per model */
     int64_t started_ms;
+    int64_t turn_us; /* begin of the caller's turn, set by it: for timings, which need it finer than now_ms */
 
     struct list models, workers, lost_workers;
     struct list clients, unsettled_clients;

@@ -33,7 +33,7 @@ void broker_dispatch(struct broker *b, struct model *model, int64_t now_ms)
             continue;
         w->last_dispatch = ++b->n_dispatched;
         job->worker = w;
-        job->dispatched_ms = now_ms;
+        job->dispatched_us = b->turn_us;
         job_move(&b->jobs, job, JOB_RUNNING);
     }
 }

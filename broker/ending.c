@@ -15,14 +15,19 @@ bool error_is_retryable(struct slice code)
     return false;
 }
 
-static void log_ending(const struct job *job, struct slice reason, int64_t now_ms)
+static double ms_between(int64_t begin_us, int64_t end_us)
+{
+    return (double)(end_us - begin_us) / 1000.0;
+}
+
+static void log_ending(const struct job *job, struct slice reason, int64_t end_us)
 {
     char worker[24] = "-";
     if (job->worker)
         snprintf(worker, sizeof worker, "%u", job->worker->index);
-    log_info("job_done", "req=%llu model=%s worker=%s tokens=%llu ms=%lld reason=%.*s",
+    log_info("job_done", "req=%llu model=%s worker=%s tokens=%llu ms=%.1f reason=%.*s",
              (unsigned long long)job->number, job->model->name, worker,
-             (unsigned long long)job->completion_tokens, (long long)(now_ms - job->accepted_ms),
+             (unsigned long long)job->completion_tokens, ms_between(job->accepted_us, end_us),
              (int)reason.len, reason.data);
 }
 
@@ -32,7 +37,7 @@ static void leave(struct broker *b, struct job *job, enum job_slot slot, struct 
     struct worker *worker = job->worker;
 
     assert(job_is_live(job));
-    log_ending(job, reason, now_ms);
+    log_ending(job, reason, b->turn_us);
     if (worker && slot == SLOT_HELD) {
         bool is_told = job->state == JOB_CANCELLING;
         job_move(&b->jobs, job, JOB_ABANDONED);
@@ -49,15 +54,15 @@ static void leave(struct broker *b, struct job *job, enum job_slot slot, struct 
     client_note_ending(b, client);
 }
 
-static struct timing timing_of(const struct job *job, int64_t now_ms)
+static struct timing timing_of(const struct job *job, int64_t end_us)
 {
-    int64_t span_ms = job->last_token_ms - job->first_token_ms;
-    struct timing t = { .queue_ms = (double)(job->dispatched_ms - job->accepted_ms),
-                        .total_ms = (double)(now_ms - job->accepted_ms) };
-    if (job->first_token_ms)
-        t.ttft_ms = (double)(job->first_token_ms - job->accepted_ms);
-    if (span_ms > 0 && job->completion_tokens >= 2)
-        t.tok_s = 1000.0 * (double)(job->completion_tokens - 1) / (double)span_ms;
+    int64_t span_us = job->last_token_us - job->first_token_us;
+    struct timing t = { .queue_ms = ms_between(job->accepted_us, job->dispatched_us),
+                        .total_ms = ms_between(job->accepted_us, end_us) };
+    if (job->first_token_us)
+        t.ttft_ms = ms_between(job->accepted_us, job->first_token_us);
+    if (span_us > 0 && job->completion_tokens >= 2)
+        t.tok_s = 1e6 * (double)(job->completion_tokens - 1) / (double)span_us;
     return t;
 }
 
@@ -70,7 +75,7 @@ void job_end_done(struct broker *b, struct job *job, struct slice finish_reason,
                                    .prompt_tokens = job->prompt_tokens,
                                    .completion_tokens = job->completion_tokens,
                                    .seed = job->seed,
-                                   .timing = timing_of(job, now_ms) } };
+                                   .timing = timing_of(job, b->turn_us) } };
     if (!job->is_stream)
         collected_fill(&job->answer, &m.done);
     if (!client_send(b, job->client, &m, job->is_stream ? MUST_FIT : MAY_BE_REFUSED, now_ms)) {

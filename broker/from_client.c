@@ -60,10 +60,6 @@ static const char *find_fault(const struct broker *b, const struct client *clien
         snprintf(why, size, "request: give either prompt or tokens");
         return ERROR_BAD_REQUEST;
     }
-    if (!r->prompt.len && !r->tokens.n) {
-        snprintf(why, size, "prompt: is empty");
-        return ERROR_BAD_REQUEST;
-    }
     *retry_ms = model_retry_ms(model);
     if (model->queue.count >= b->queue_limit) {
         snprintf(why, size, "%zu requests wait for this model already", model->queue.count);
@@ -115,7 +111,7 @@ static void accept_job(struct broker *b, struct client *client, struct model *mo
     job->model = model;
     job->is_stream = g->request.stream && !client->peer.is_req;
     job->seed = g->request.has_seed ? g->request.seed : draw_seed();
-    job->accepted_ms = now_ms;
+    job->accepted_us = b->turn_us;
     if (g->request.deadline_ms) {
         job->deadline_ms = deadline_after(now_ms, (int64_t)g->request.deadline_ms);
         broker_wake_at(b, job->deadline_ms);

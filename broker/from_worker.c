@@ -34,8 +34,7 @@ static bool deliver(struct broker *b, struct job *job, const struct step_item *i
     return client_send(b, job->client, &m, MAY_BE_REFUSED, now_ms);
 }
 
-static void note_tokens(struct broker *b, struct worker *w, struct job *job, const struct step_item *item,
-                        int64_t now_ms)
+static void note_tokens(struct broker *b, struct worker *w, struct job *job, const struct step_item *item)
 {
     if (item->prompt_tokens && !job->prompt_tokens) {
         job->prompt_tokens = item->prompt_tokens;
@@ -43,9 +42,9 @@ static void note_tokens(struct broker *b, struct worker *w, struct job *job, con
     }
     if (!item->ids.n)
         return;
-    if (!job->first_token_ms)
-        job->first_token_ms = now_ms;
-    job->last_token_ms = now_ms;
+    if (!job->first_token_us)
+        job->first_token_us = b->turn_us;
+    job->last_token_us = b->turn_us;
     job->completion_tokens += item->ids.n;
     w->tokens += item->ids.n;
     b->counts.tokens += item->ids.n;
@@ -80,7 +79,7 @@ static void on_item(struct broker *b, struct worker *w, const struct step_item *
     }
 
     uint64_t seq = job->completion_tokens;
-    note_tokens(b, w, job, item, now_ms);
+    note_tokens(b, w, job, item);
     if (!deliver(b, job, item, seq, now_ms))
         job_end_error(b, job, is_last ? SLOT_FREED : SLOT_HELD, slice_of(ERROR_SLOW_READER),
                       slice_of("the client does not take its tokens as fast as they come"), now_ms);

@@ -47,9 +47,8 @@ struct job {
     struct collected answer;
     uint64_t prompt_tokens, completion_tokens;
 
-    /* Milliseconds; 0 for what has not happened. */
-    int64_t accepted_ms, dispatched_ms, first_token_ms, last_token_ms;
-    int64_t deadline_ms; /* or DEADLINE_NONE */
+    int64_t accepted_us, dispatched_us, first_token_us, last_token_us; /* 0: has not happened */
+    int64_t deadline_ms;                                               /* or DEADLINE_NONE */
 };
 
 /* All jobs: those in use by number, the others in a pool that keeps their buffers. */

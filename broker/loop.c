@@ -70,11 +70,6 @@ static enum status open_sockets(struct loop *l, const char *clients, const char 
     if (!(l->clients = wire_open(l->context, WIRE_CLIENT_SIDE, err)) ||
         !(l->workers = wire_open(l->context, WIRE_WORKER_SIDE, err)))
         return E_IO;
-    /* A client that does not read for a while does not read ZMTP pings either, and would be cut off from its
-     * endings. Clients are on this machine: the kernel tells when one is gone. */
-    int never = 0;
-    if (zmq_setsockopt(l->clients, ZMQ_HEARTBEAT_IVL, &never, sizeof never) != 0)
-        return error_set(err, E_IO, "cannot set a ZeroMQ option: %s", zmq_strerror(errno));
     if ((s = wire_bind(l->workers, workers, NULL, err)) != OK)
         return s;
     return wire_bind(l->clients, clients, l->note.endpoint, err);
@@ -246,7 +241,8 @@ static void serve(struct loop *l, const struct config *config)
         collect_poll_items(l);
         int wait_ms = more_clients || more_workers ? 0 : deadline_poll_ms(now_ms, l->broker.wake_ms);
         zmq_poll(l->items, (int)l->n_items, wait_ms);
-        now_ms = clock_ms();
+        l->broker.turn_us = clock_us();
+        now_ms = l->broker.turn_us / 1000;
         more_clients = drain_clients(l, now_ms);
         more_workers = drain_workers(l, now_ms);
         if (!more_workers)

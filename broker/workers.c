@@ -139,7 +139,7 @@ static bool has_forgotten_jobs(const struct worker *w, int64_t now_ms)
 {
     list_each(job, &w->jobs, struct job, place)
     {
-        if (now_ms - job->dispatched_ms > PEER_TIMEOUT_MS)
+        if (now_ms - job->dispatched_us / 1000 > PEER_TIMEOUT_MS)
             return true;
     }
     return false;

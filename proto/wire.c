@@ -30,9 +30,7 @@ void *wire_open(void *context, enum wire_role role, struct error *err)
     int64_t max_bytes = MAX_MESSAGE_BYTES;
     bool ok = set_int(socket, ZMQ_LINGER, 0) && set_int(socket, ZMQ_SNDHWM, HIGH_WATER) &&
               set_int(socket, ZMQ_RCVHWM, HIGH_WATER) && set_int(socket, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS) &&
-              set_int(socket, ZMQ_BACKLOG, BACKLOG) && set_int(socket, ZMQ_HEARTBEAT_IVL, ZMTP_BEAT_MS) &&
-              set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, ZMTP_DEAD_MS) &&
-              set_int(socket, ZMQ_HEARTBEAT_TTL, ZMTP_DEAD_MS) && set_int(socket, ZMQ_TCP_KEEPALIVE, 1) &&
+              set_int(socket, ZMQ_BACKLOG, BACKLOG) && set_int(socket, ZMQ_TCP_KEEPALIVE, 1) &&
               zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &max_bytes, sizeof max_bytes) == 0;
     if (role == WIRE_PEER) /* nothing is queued for a peer that is not there */
         ok = ok && set_int(socket, ZMQ_IMMEDIATE, 1) && set_int(socket, ZMQ_RECONNECT_IVL, 100) &&
@@ -81,6 +79,12 @@ enum status wire_connect(void *socket, const char *endpoint, struct error *err)
 {
     if (!strncmp(endpoint, "tcp://[", 7) && !set_int(socket, ZMQ_IPV6, 1))
         return error_set(err, E_IO, "cannot use IPv6: %s", zmq_strerror(errno));
+    /* Across a network a peer can vanish without a word. On this machine the kernel tells, and pings would
+     * cut off a peer that merely does not read for a while. */
+    if (!is_local(endpoint) && !(set_int(socket, ZMQ_HEARTBEAT_IVL, ZMTP_BEAT_MS) &&
+                                 set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, ZMTP_DEAD_MS) &&
+                                 set_int(socket, ZMQ_HEARTBEAT_TTL, ZMTP_DEAD_MS)))
+        return error_set(err, E_IO, "cannot set ZMTP heartbeats: %s", zmq_strerror(errno));
     if (zmq_connect(socket, endpoint) != 0)
         return error_set(err, E_INVALID, "cannot connect to \"%s\": %s", endpoint, zmq_strerror(errno));
     return OK;

@@ -158,7 +158,7 @@ static void follow_connection(struct uplink *u, int64_t now_ms)
         if (number == ZMQ_EVENT_HANDSHAKE_SUCCEEDED && u->state == UPLINK_CONNECTING)
             on_connected(u, now_ms);
         else if (number == ZMQ_EVENT_DISCONNECTED && u->state != UPLINK_CONNECTING)
-            uplink_leave(u, "the connection broke", now_ms);
+            uplink_leave(u, "the connection broke", now_ms); /* what was unread went with it */
     }
 }
 

@@ -151,12 +151,14 @@ static inline struct peer world_peer(int number)
 static inline void world_client_says(struct world *w, int from, const struct message *m)
 {
     struct peer peer = world_peer(from);
+    w->broker.turn_us = w->now_ms * 1000;
     broker_on_client(&w->broker, &peer, m, w->now_ms);
 }
 
 static inline void world_worker_says(struct world *w, int from, const struct message *m)
 {
     struct peer peer = world_peer(from);
+    w->broker.turn_us = w->now_ms * 1000;
     broker_on_worker(&w->broker, &peer, m, w->now_ms);
 }
 
@@ -227,6 +229,7 @@ static inline void pass(struct world *w, int64_t span_ms)
     while (w->broker.wake_ms <= end_ms) {
         if (w->broker.wake_ms > w->now_ms)
             w->now_ms = w->broker.wake_ms;
+        w->broker.turn_us = w->now_ms * 1000;
         broker_upkeep(&w->broker, w->now_ms);
         assert_true(w->broker.wake_ms > w->now_ms); /* or the loop would spin */
     }

@@ -157,8 +157,10 @@ static void check_every_level(enum kv_type kv_type)
             continue;
         }
         setenv("WOOLLY_ISA", isa_name(isa), 1);
+        /* What the cache holds has nothing to do with the weights: one type is enough for the second kind. */
         for (int t = 0; t < N_TYPES; t++)
-            check_model(types[t], kv_type);
+            if (kv_type == KV_F32 || t == 0)
+                check_model(types[t], kv_type);
     }
     unsetenv("WOOLLY_ISA");
 }

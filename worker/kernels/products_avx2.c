@@ -9,10 +9,6 @@
 
 enum { WIDE = 2, MAX_ROWS = 2 };
 
-/* Weight rows from the one being read to the one prefetched, where memory is the bound (one activation row);
- * see products_avx512.c. */
-enum { AHEAD = 4 };
-
 INLINE int lanes_left(int n, int i)
 {
     return n - i < 8 ? n - i : 8;
@@ -38,7 +34,8 @@ INLINE void float_step(enum weight_type type, int wide, int rows, __m256 (*sum)[
     for (int j = 0; j < wide; j++) {
         const char *row = w + (size_t)j * row_bytes;
         if (rows == 1)
-            _mm_prefetch(row + AHEAD * row_bytes + (size_t)i * (type == WEIGHT_F32 ? 4 : 2), _MM_HINT_T0);
+            _mm_prefetch(row + prefetch_distance(row_bytes) + (size_t)i * (type == WEIGHT_F32 ? 4 : 2),
+                         _MM_HINT_T0);
         weight[j] = load_weights(type, row, i, n);
     }
 
@@ -127,7 +124,7 @@ INLINE void quant_tile(enum weight_type type, int wide, int rows, float *out, si
         for (int j = 0; j < wide; j++) {
             const char *row = w + (size_t)j * row_bytes;
             if (rows == 1)
-                _mm_prefetch(row + AHEAD * row_bytes + (size_t)i * block_bytes(type), _MM_HINT_T0);
+                _mm_prefetch(row + prefetch_distance(row_bytes) + (size_t)i * block_bytes(type), _MM_HINT_T0);
             load_block(type, row, i, &low[j], &high[j], &scale[j]);
         }
 

@@ -9,9 +9,6 @@
 #include "worker/kernels/avx512.h"
 #include "worker/kernels/levels.h"
 
-/* Weight rows from the one being read to the one prefetched. */
-enum { AHEAD = 4 };
-
 /* Wide tiles: more weight rows at a time mean more streams from memory and more work per loaded activation;
  * the registers are the bound. */
 enum { WIDE_FLOAT = 2, WIDE_QUANT = 4, MAX_ROWS = 4 };
@@ -38,7 +35,8 @@ INLINE void float_step(enum weight_type type, int wide, int rows, __m512 (*sum)[
     for (int j = 0; j < wide; j++) {
         const char *row = w + (size_t)j * row_bytes;
         if (rows == 1)
-            _mm_prefetch(row + AHEAD * row_bytes + (size_t)i * (type == WEIGHT_F32 ? 4 : 2), _MM_HINT_T0);
+            _mm_prefetch(row + prefetch_distance(row_bytes) + (size_t)i * (type == WEIGHT_F32 ? 4 : 2),
+                         _MM_HINT_T0);
         weight[j] = load_weights(type, row, i, mask);
     }
 
@@ -127,7 +125,7 @@ INLINE void quant_tile(enum weight_type type, int wide, int rows, float *out, si
         for (int j = 0; j < wide; j++) {
             const char *row = w + (size_t)j * row_bytes;
             if (rows == 1)
-                _mm_prefetch(row + AHEAD * row_bytes + (size_t)i * block_bytes(type), _MM_HINT_T0);
+                _mm_prefetch(row + prefetch_distance(row_bytes) + (size_t)i * block_bytes(type), _MM_HINT_T0);
             weight[j] = load_block(type, row, i, &scale[j]);
         }
 

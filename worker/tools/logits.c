@@ -14,9 +14,9 @@ static const char help[] =
     "Runs the tokens through the model and writes its logits to OUT: little-endian\n"
     "float32, one number per token of the vocabulary.\n"
     "\n"
-    "  --tokens IDS    token ids with commas between them, as 1,403,407\n"
-    "  --out OUT       file to write\n"
-    "  --all           write every position, one after another, not just the last\n" RUN_HELP;
+    "  --tokens IDS      token ids with commas between them, as 1,403,407\n"
+    "  --out OUT         file to write\n"
+    "  --all             write every position, one after another, not just the last\n" RUN_HELP;
 
 struct request {
     const char *path, *ids, *out;

@@ -19,7 +19,7 @@ static const char help[] =
     "cut into windows of 255 tokens (less if the model's context is shorter), each\n"
     "with the beginning-of-text token in front.\n"
     "\n"
-    "  --json          print one JSON object: perplexity, nll, scored, window\n" RUN_HELP;
+    "  --json            print one JSON object: perplexity, nll, scored, window\n" RUN_HELP;
 
 enum { MAX_WINDOW = 256 };
 
