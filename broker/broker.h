@@ -60,6 +60,9 @@ void broker_on_client(struct broker *b, const struct peer *from, const struct me
 void broker_on_bad_client(struct broker *b, const struct peer *from, uint64_t id, const char *why,
                           int64_t now_ms);
 void broker_on_worker(struct broker *b, const struct peer *from, const struct message *m, int64_t now_ms);
+
+/* A message that could not be read: what it said is missing, so a worker that is known is then lost. */
+void broker_on_bad_worker(struct broker *b, const struct peer *from, const char *why, int64_t now_ms);
 void broker_on_worker_exit(struct broker *b, struct worker *w, int64_t now_ms);
 
 /* Deadlines, beats, silence, pending output. To be called when b->wake_ms has come. */

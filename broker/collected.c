@@ -23,6 +23,14 @@ size_t collected_size(const struct collected *c)
     return c->ids.len + c->text.len + c->bytes.len + c->alternatives.len + c->details.len;
 }
 
+size_t collected_objects(const struct collected *c)
+{
+    enum { PER_ALTERNATIVE = 1 + 2 * 3, PER_DETAIL = 1 + 2 * 4, PER_MESSAGE = 64 };
+    return PER_MESSAGE + c->ids.len / sizeof(int32_t) +
+           c->alternatives.len / sizeof(struct token_alternative) * PER_ALTERNATIVE +
+           c->details.len / sizeof(struct token_detail) * PER_DETAIL;
+}
+
 /* The buffers may move while they grow, so until the end only the lengths are kept: everything lies in the
  * order in which it was added, and that is enough to find it again. */
 static struct slice add_bytes(struct collected *c, struct slice bytes)

@@ -19,6 +19,9 @@ void collected_clear(struct collected *c);
 /* What it takes, about as many bytes as it will be in a message. */
 size_t collected_size(const struct collected *c);
 
+/* How many msgpack objects it will be in a message: with many alternatives that bound comes first. */
+size_t collected_objects(const struct collected *c);
+
 void collected_add(struct collected *c, const struct step_item *item);
 
 /* Lets ids, text and logprobs of `done` point into c, valid until c changes. Call it once, at the end. */

@@ -83,7 +83,8 @@ static void on_item(struct broker *b, struct worker *w, const struct step_item *
     if (!deliver(b, job, item, seq, now_ms))
         job_end_error(b, job, is_last ? SLOT_FREED : SLOT_HELD, slice_of(ERROR_SLOW_READER),
                       slice_of("the client does not take its tokens as fast as they come"), now_ms);
-    else if (collected_size(&job->answer) > MAX_ANSWER_BYTES)
+    else if (collected_size(&job->answer) > MAX_ANSWER_BYTES ||
+             collected_objects(&job->answer) > MAX_MESSAGE_OBJECTS)
         job_end_error(b, job, is_last ? SLOT_FREED : SLOT_HELD, slice_of(ERROR_BAD_REQUEST),
                       slice_of("the answer is larger than one message may be: ask for a stream"), now_ms);
     else if (is_last)
@@ -130,5 +131,14 @@ void broker_on_worker(struct broker *b, const struct peer *from, const struct me
         on_register(b, from, &m->registration, now_ms);
     else if (w && epoch_of(m) == b->epoch)
         on_known(b, w, m, now_ms);
+    broker_settle(b, now_ms);
+}
+
+void broker_on_bad_worker(struct broker *b, const struct peer *from, const char *why, int64_t now_ms)
+{
+    struct worker *w = worker_find(b, from);
+    log_warn("bad_worker_message", "why=\"%s\"", why);
+    if (w)
+        worker_mark_lost(b, w, "it sent a message that cannot be read");
     broker_settle(b, now_ms);
 }

@@ -91,13 +91,17 @@ static struct list *list_of(struct jobs *all, struct job *job, enum job_state st
     abort();
 }
 
-static void clear_buffers(struct job *job)
+static void clear_submit(struct job *job)
 {
     if (job->submit.cap > KEEP_BYTES)
         buffer_fini(&job->submit);
+    buffer_clear(&job->submit);
+}
+
+static void clear_answer(struct job *job)
+{
     if (collected_size(&job->answer) > KEEP_BYTES)
         collected_fini(&job->answer);
-    buffer_clear(&job->submit);
     collected_clear(&job->answer);
 }
 
@@ -111,8 +115,10 @@ void job_move(struct jobs *all, struct job *job, enum job_state next)
                   next);
         abort();
     }
-    if (job->state == JOB_QUEUED)
+    if (job->state == JOB_QUEUED) {
         all->queued_bytes -= job->submit.len;
+        clear_submit(job);
+    }
     if (next == JOB_QUEUED)
         all->queued_bytes += job->submit.len;
 
@@ -130,7 +136,7 @@ void job_move(struct jobs *all, struct job *job, enum job_state next)
     }
     if (next == JOB_FREE) {
         table_remove(&all->by_number, &job->by_number);
-        clear_buffers(job);
+        clear_answer(job);
     }
     job->state = next;
 }

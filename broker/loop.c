@@ -66,7 +66,6 @@ static enum status open_sockets(struct loop *l, const char *clients, const char 
     l->context = zmq_ctx_new();
     if (!l->context)
         return error_set(err, E_IO, "cannot start ZeroMQ");
-    zmq_ctx_set(l->context, ZMQ_MAX_SOCKETS, 65536); /* the default of 1023 counts connections, too */
     if (!(l->clients = wire_open(l->context, WIRE_CLIENT_SIDE, err)) ||
         !(l->workers = wire_open(l->context, WIRE_WORKER_SIDE, err)))
         return E_IO;
@@ -149,7 +148,7 @@ static void take_worker_message(struct loop *l, int64_t now_ms)
                        zmq_msg_size(&l->received.body), &m, &err) == OK)
         broker_on_worker(&l->broker, &from, &m, now_ms);
     else
-        log_warn("bad_worker_message", "why=\"%s\"", err.text);
+        broker_on_bad_worker(&l->broker, &from, err.text, now_ms);
 }
 
 /* True if there may be more. */
@@ -174,8 +173,11 @@ static bool drain_workers(struct loop *l, int64_t now_ms)
 {
     for (int i = 0; i < BATCH; i++) {
         enum status s = wire_receive(l->workers, &l->received);
-        if (s == E_FORMAT)
+        if (s == E_FORMAT) {
+            struct peer from = sender_of(&l->received);
+            broker_on_bad_worker(&l->broker, &from, "a message is one frame", now_ms);
             continue;
+        }
         if (s != OK)
             return false;
         take_worker_message(l, now_ms);
@@ -265,6 +267,7 @@ int loop_run(const struct config *config, const char *clients, const char *worke
     signals_init();
     log_rename("broker");
     process_title("broker");
+    process_raise_file_limit(); /* a connection that finds no descriptor ends ZeroMQ, and us with it */
     if (open_sockets(&l, clients, workers, &err) != OK) {
         close_sockets(&l);
         warnx("%s", err.text);

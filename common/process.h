@@ -19,6 +19,9 @@ void process_die_with(pid_t parent);
 /* A descriptor that polls readable when process `pid` of this machine ends; -1 if there is none to be had. */
 int process_watch(pid_t pid);
 
+/* As many open files as this process may have without asking anybody. */
+void process_raise_file_limit(void);
+
 /* The folder of the running program, without a slash at the end. */
 MUST_CHECK enum status process_folder(char *out, size_t size);
 

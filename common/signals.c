@@ -67,14 +67,16 @@ int signals_stop_count(void)
 
 bool signals_take_child(void)
 {
-    bool was = child_changed;
+    if (!child_changed) /* cleared only when the caller acts on it: a signal in between is never lost */
+        return false;
     child_changed = 0;
-    return was;
+    return true;
 }
 
 bool signals_take_reload(void)
 {
-    bool was = reload_wanted;
+    if (!reload_wanted)
+        return false;
     reload_wanted = 0;
-    return was;
+    return true;
 }

@@ -1,7 +1,9 @@
+# shellcheck shell=bash disable=SC2034
 # Sourced by deploy/run.sh and tests/run.sh: installs the Debian packages that are missing, and says so.
 
-packages_build="build-essential cmake ninja-build pkg-config libzmq3-dev libmsgpack-dev libbsd-dev libjansson-dev libcmocka-dev python3"
-packages_test="clang libclang-rt-14-dev python3-zmq python3-msgpack procps"
+packages_build=(build-essential cmake ninja-build pkg-config libzmq3-dev libmsgpack-dev libbsd-dev libjansson-dev
+    libcmocka-dev python3)
+packages_test=(clang libclang-rt-14-dev python3-zmq python3-msgpack procps)
 
 # install_packages NAME...: fails with the list of what is missing when it cannot install.
 install_packages() {

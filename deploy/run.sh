@@ -4,11 +4,13 @@
 #
 #   deploy/run.sh [MODEL.gguf]
 set -euo pipefail
+[ $# -eq 0 ] || [ -f "$1" ] || { echo "there is no file $1" >&2; exit 1; }
+[ $# -eq 0 ] || set -- "$(realpath "$1")"
 cd "$(dirname "$0")/.."
+# shellcheck source=deploy/packages.sh
 . deploy/packages.sh
 
-# shellcheck disable=SC2086
-install_packages $packages_build procps
+install_packages "${packages_build[@]}" procps
 
 echo "Building..."
 cmake --preset release >/dev/null
@@ -27,7 +29,6 @@ trap clean_up EXIT
 
 model=${1:-${WOOLLY_TEST_DATA:-../shared/data}/models/stories260K-F32.gguf}
 if [ ! -e "$model" ]; then
-    [ $# -eq 0 ] || { echo "there is no file $model" >&2; exit 1; }
     echo "No model given: making a small random one. It babbles; a path of a GGUF file (llama architecture) gives sense."
     model=$WOOLLY_RUNTIME_DIR/random.gguf
     build/tests/make_gguf --out "$model" --layers 4 --embd 256 --heads 8 --kv-heads 4 --ff 768 --vocab 2048 --ctx 512 --type Q8_0 --seed 1
@@ -36,8 +37,7 @@ fi
 log=$WOOLLY_RUNTIME_DIR/log
 woolly serve --model "stories=$model" --workers 2 --threads 1 >"$WOOLLY_RUNTIME_DIR/ready" 2>"$log" &
 server=$!
-for _ in $(seq 600); do
-    grep -q ready "$WOOLLY_RUNTIME_DIR/ready" && break
+until grep -q ready "$WOOLLY_RUNTIME_DIR/ready"; do # a large model takes its time
     kill -0 "$server" 2>/dev/null || { cat "$log" >&2; exit 1; }
     sleep 0.1
 done
@@ -53,10 +53,11 @@ woolly run stories "Once upon a time" -n 200 --json | sed -nE 's/.*"tok_s": *([0
 
 echo
 echo "Its processes:"
-ps -o pid,ppid,rss,args --forest -g "$(ps -o sid= -p $server | tr -d ' ')" | grep -E 'PID|woolly: ' | grep -v grep
+ps -o pid,ppid,rss,args --forest -g "$(ps -o sid= -p "$server" | tr -d ' ')" | grep -E 'PID|woolly: ' | grep -v grep
 echo
 woolly list
 woolly stats
 woolly stop
-wait "$server" && server=
+wait "$server"
+server=
 echo "Stopped cleanly."

@@ -10,6 +10,9 @@ enum {
     MAX_MESSAGE_BYTES = 16 << 20,
     MAX_PROMPT_BYTES = 8 << 20,
     MAX_PROMPT_TOKENS = 512 << 10,
+    /* Unpacked, an object takes 24 bytes: this bounds what a message can make its reader allocate to some
+     * 15 MB. */
+    MAX_MESSAGE_OBJECTS = MAX_PROMPT_TOKENS + (64 << 10),
     MAX_MODEL_NAME = 128,
     MAX_STOPS = 16,
     MAX_LOGPROBS = 20,

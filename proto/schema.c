@@ -12,8 +12,6 @@
 
 enum {
     MAX_DEPTH = 8,
-    /* Unpacked, an object takes 24 bytes: this bounds what a message can make us allocate to some 15 MB. */
-    MAX_OBJECTS = MAX_PROMPT_TOKENS + 64 * 1024,
     MAX_TYPE_NAME = 32,
     ZONE_CHUNK_BYTES = 64 * 1024,
 };
@@ -144,7 +142,7 @@ static bool take_object(struct cursor *c, uint64_t *inside)
 static enum status check_structure(const void *bytes, size_t len, struct error *err)
 {
     struct cursor c = { .at = bytes, .end = (const unsigned char *)bytes + len };
-    uint64_t left[MAX_DEPTH] = { 1 }; /* objects still to come at each depth */
+    uint64_t left[MAX_DEPTH + 1] = { 1 }; /* objects still to come at each depth */
     int depth = 0;
 
     for (uint64_t objects = 0;; objects++) {
@@ -154,8 +152,8 @@ static enum status check_structure(const void *bytes, size_t len, struct error *
             break;
         left[depth]--;
         uint64_t inside;
-        if (objects >= MAX_OBJECTS)
-            return error_set(err, E_LIMIT, "message: more than %d msgpack objects", MAX_OBJECTS);
+        if (objects >= MAX_MESSAGE_OBJECTS)
+            return error_set(err, E_LIMIT, "message: more than %d msgpack objects", MAX_MESSAGE_OBJECTS);
         if (!take_object(&c, &inside))
             return error_set(err, E_FORMAT, "message: not msgpack, or cut short, at byte %zu of %zu",
                              (size_t)(c.at - (const unsigned char *)bytes), len);
@@ -163,7 +161,7 @@ static enum status check_structure(const void *bytes, size_t len, struct error *
             return error_set(err, E_FORMAT, "message: an array or map at byte %zu is longer than the message",
                              (size_t)(c.at - (const unsigned char *)bytes));
         if (inside) {
-            if (++depth == MAX_DEPTH)
+            if (++depth > MAX_DEPTH)
                 return error_set(err, E_LIMIT, "message: nested more than %d deep", MAX_DEPTH);
             left[depth] = inside;
         }
@@ -347,7 +345,7 @@ static enum status read_field(struct decoder *d, const msgpack_object *o, const 
                               struct error *err)
 {
     enum status s;
-    uint64_t u;
+    uint64_t u = 0;
     double real;
 
     switch (f->type) {

@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "proto/messages.h"
@@ -57,6 +59,21 @@ static bool is_local(const char *endpoint)
     return false;
 }
 
+/* ZeroMQ would take the path away from a server that lives. What a dead one left over may be taken. */
+static bool is_path_in_use(const char *endpoint)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    if (strncmp(endpoint, "ipc://", 6) ||
+        strlcpy(address.sun_path, endpoint + 6, sizeof address.sun_path) >= sizeof address.sun_path)
+        return false;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    bool is_taken = connect(fd, (const struct sockaddr *)&address, sizeof address) == 0 || errno == EAGAIN;
+    close(fd);
+    return is_taken;
+}
+
 enum status wire_bind(void *socket, const char *endpoint, char *bound, struct error *err)
 {
     if (!is_local(endpoint))
@@ -67,6 +84,8 @@ enum status wire_bind(void *socket, const char *endpoint, char *bound, struct er
             endpoint);
     if (!strncmp(endpoint, "tcp://[", 7) && !set_int(socket, ZMQ_IPV6, 1))
         return error_set(err, E_IO, "cannot use IPv6: %s", zmq_strerror(errno));
+    if (is_path_in_use(endpoint))
+        return error_set(err, E_IO, "cannot listen on \"%s\": another server does", endpoint);
     if (zmq_bind(socket, endpoint) != 0)
         return error_set(err, E_IO, "cannot listen on \"%s\": %s", endpoint, zmq_strerror(errno));
     size_t size = 256;

@@ -17,7 +17,7 @@ rule() {
 # only_in HEADER FOLDER-PATTERN: a system header that belongs to some folders alone.
 only_in() {
     local hit
-    hit=$(grep -rnE "^#include <$1" --include='*.[ch]' common proto broker worker bench | grep -vE "^($2)")
+    hit=$(grep -rnE "^#include <$1" --include='*.[ch]' common proto broker worker | grep -vE "^($2)")
     [ -z "$hit" ] || { echo "<$1...> is included outside of $2"; echo "$hit"; broken=1; }
 }
 

@@ -36,7 +36,7 @@ static const struct command commands[] = {
                  "  --top-k K          choose among the K most likely tokens (0: all)\n"
                  "  --top-p P          choose among the smallest set with this probability (1)\n"
                  "  --min-p P          drop what is less likely than this share of the likeliest (0)\n"
-                 "  --seed S           the same seed gives the same text\n"
+                 "  --seed S           the same seed gives the same text (drawn; --json tells it)\n"
                  "  --stop TEXT        end before TEXT appears; may be given 16 times\n"
                  "  --logprobs N       with --json: log-probabilities, with N alternatives per token\n"
                  "  --deadline MS      give up after so many milliseconds\n" JSON_HELP ENDPOINT_HELP,
@@ -94,14 +94,25 @@ static bool asks_for_help(int argc, char **argv)
 
 static int run_external(const char *program, char **argv, bool only_ours)
 {
+    char *name = argv[0];
+    argv[0] = (char *)program; /* the name under which it complains */
     external_exec(program, argv, only_ours);
     if (only_ours) {
         fprintf(stderr, "woolly: cannot run %s: it belongs in the folder of this program\n", program);
         return EXIT_FAILURE;
     }
-    fprintf(stderr, "woolly: there is no command \"%s\" and no program %s (see woolly --help)\n", argv[0],
+    fprintf(stderr, "woolly: there is no command \"%s\" and no program %s (see woolly --help)\n", name,
             program);
     return EXIT_USAGE;
+}
+
+/* What was printed has arrived, or the command failed. */
+static int finish_output(void)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return EXIT_SUCCESS;
+    fprintf(stderr, "woolly: cannot write to standard output\n");
+    return EXIT_FAILURE;
 }
 
 /* argv[0] is the command's name. */
@@ -115,7 +126,7 @@ static int run_command(int argc, char **argv)
         argv[0] = name;
         int status = c->run(argc, argv);
         free(name);
-        return status;
+        return status == EXIT_SUCCESS ? finish_output() : status;
     }
     if (c)
         return run_external(c->program, argv, true);

@@ -120,6 +120,10 @@ static const char *read_prompt(struct buffer *input)
         n = fread(buffer_reserve(input, 1 << 16), 1, 1 << 16, stdin);
         input->len += n;
     } while (n && input->len <= MAX_INPUT_BYTES);
+    if (ferror(stdin))
+        usage_error("the prompt cannot be read from standard input");
+    if (memchr(input->data, 0, input->len))
+        usage_error("the prompt on standard input has a NUL byte, so it is no text");
     buffer_append(input, "", 1);
     return input->data;
 }

@@ -2,11 +2,12 @@
 # Installs BUILD into a temporary folder, builds a C program against what is there, shared and static, and a C++
 # one, and lets them complete a prompt of the server at ENDPOINT (without one they are only built).
 # usage: install.sh BUILD [ENDPOINT MODEL]
+# shellcheck disable=SC2046 # pkg-config prints several words
 set -eu
 build=$1
 endpoint=${2-}
 model=${3-}
-here=$(CDPATH= cd "$(dirname "$0")" && pwd)
+here=$(CDPATH='' cd "$(dirname "$0")" && pwd)
 prefix=$(mktemp -d)
 trap 'rm -rf "$prefix"' EXIT
 

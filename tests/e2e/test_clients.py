@@ -1,9 +1,13 @@
 """Clients in other languages, written from PROTOCOL.md alone, and a C program against the installed library."""
+import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 import unittest
+
+import msgpack
 
 from server import BUILD, Server, make_model, seconds
 
@@ -49,6 +53,15 @@ class Clients(unittest.TestCase):
                 shutil.rmtree(os.path.join(work, "node_modules"), ignore_errors=True)
                 self.skipTest("NOT RUN: zeromq.js cannot be installed here: " + install.stderr[-200:])
         self.check(["node", os.path.join(work, "client.js")])
+
+    def test_worked_exchange_in_the_protocol_is_true(self):
+        with open(os.path.join(SOURCE, "proto", "PROTOCOL.md")) as f:
+            text = f.read()
+        text = text[text.index("A worked exchange"):text.index("## 7")]
+        told = [json.loads(re.sub(r"(\w+): ", r'"\1": ', m)) for m in re.findall(r"`(\{v: [^`]*\})`", text)]
+        hexes = re.findall(r"(?:^    [0-9a-f ]+\n)+", text, re.M)
+        self.assertEqual([msgpack.unpackb(bytes.fromhex(h)) for h in hexes], told)
+        self.assertEqual(len(told), 4)
 
     def test_both_clients_are_short(self):
         for name in ("client.py", "client.js"):

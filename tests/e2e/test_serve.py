@@ -1,9 +1,12 @@
 """The server as its users see it: one `woolly serve` with two workers of a small random model."""
 import json
 import os
+import resource
 import shutil
 import signal
+import socket
 import struct
+import subprocess
 import tempfile
 import time
 import unittest
@@ -11,7 +14,7 @@ import unittest
 import msgpack
 import zmq
 
-from server import BUILD, Client, Server, make_model, processes_of, run_in_threads, seconds
+from server import BUILD, WOOLLY, Client, Server, make_model, processes_of, run_in_threads, seconds
 
 folder = tempfile.mkdtemp(prefix="woolly-model-")
 MODEL = make_model(os.path.join(folder, "tiny.gguf"))
@@ -171,6 +174,18 @@ class Serving(unittest.TestCase):
         self.assertEqual(self.server.cli("run", "m").returncode, 2)
         self.assertEqual(self.server.cli("nonsense").returncode, 2)
 
+    def test_output_that_cannot_be_written_is_a_failure(self):
+        for command in (["list"], ["list", "--json"], ["stats"], ["run", "m", "x", "-n", "2", "--json"]):
+            with open("/dev/full", "w") as full:
+                done = subprocess.run([WOOLLY, *command], env=self.server.env, stdout=full, stderr=subprocess.PIPE)
+            self.assertEqual(done.returncode, 1, command)
+
+    def test_prompt_on_standard_input_is_never_cut(self):
+        whole = self.server.cli("run", "m", "-", "-n", "2", "--json", input="Once upon")
+        self.assertEqual(json.loads(whole.stdout)["text"],
+                         json.loads(self.server.cli("run", "m", "Once upon", "-n", "2", "--json").stdout)["text"])
+        self.assertEqual(self.server.cli("run", "m", "-", "-n", "2", input="Once\0upon").returncode, 2)
+
     def test_hundred_clients_at_once_all_end(self):
         kinds = []
 
@@ -293,6 +308,35 @@ class Lives(unittest.TestCase):
                 Server(f"m={bad}")
             self.assertIn(named, str(raised.exception))
 
+    def test_a_second_server_cannot_take_the_endpoint_of_the_first(self):
+        endpoint = f"ipc://{folder}/shared.sock"
+        with Server(f"m={MODEL}", options=["--zmq", endpoint]) as server, Client(server) as client:
+            with self.assertRaises(RuntimeError) as raised:
+                Server(f"m={MODEL}", options=["--zmq", endpoint])
+            self.assertIn("another server", str(raised.exception))
+            self.assertEqual(client.ask("ping")["type"], "pong")
+
+    def test_more_connections_than_the_usual_limit_of_files_are_fine(self):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+        try:
+            server = Server(f"m={MODEL}")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 400), hard))
+        with server:
+            broker, connections = server.processes("woolly: broker"), []
+            try:
+                for _ in range(200):
+                    connections.append(socket.socket(socket.AF_UNIX))
+                    connections[-1].connect(server.endpoint.removeprefix("ipc://"))
+                with Client(server) as client:
+                    self.assertEqual(client.ask("ping")["type"], "pong")
+            finally:
+                for connection in connections:
+                    connection.close()
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            self.assertEqual(server.processes("woolly: broker"), broker)
+
     def test_open_endpoints_are_refused(self):
         with self.assertRaises(RuntimeError) as raised:
             Server(f"m={MODEL}", options=["--zmq", "tcp://0.0.0.0:*"])
@@ -346,7 +390,7 @@ class Memory(unittest.TestCase):
 
     def test_each_more_worker_costs_little_of_the_model(self):
         if "san" in BUILD:
-            self.skipTest("sanitizers have memory of their own")
+            self.skipTest("NOT RUN: sanitizers have memory of their own")
         big = make_model(os.path.join(folder, "big.gguf"), layers=8, embd=768, heads=12, kv_heads=4, ff=3072,
                          vocab=8192, type="F16")
         size = os.path.getsize(big)

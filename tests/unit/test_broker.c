@@ -88,6 +88,33 @@ static void test_a_whole_answer_too_large_for_a_message_ends_with_an_error(void 
     assert_int_equal(last_sent(w, MSG_DROP, FIRST)->id, job);
 }
 
+static void test_a_whole_answer_of_too_many_objects_ends_with_an_error(void **state)
+{
+    (void)state;
+    enum { TOKENS = 512, TOP = 20 };
+    struct token_alternative top[TOP];
+    struct token_detail details[TOKENS];
+    int32_t ids[TOKENS] = { 0 };
+    struct message m = world_generate(1);
+    m.generate.request.stream = false;
+    register_as(w, FIRST, "m", 0, 2);
+    world_client_says(w, ANN, &m);
+    uint64_t job = last_sent(w, MSG_SUBMIT, FIRST)->job;
+    for (int i = 0; i < TOP; i++)
+        top[i] = (struct token_alternative){ .bytes = slice_of("a") };
+    for (int i = 0; i < TOKENS; i++)
+        details[i] = (struct token_detail){ .bytes = slice_of("a"), .top = { top, TOP } };
+    for (int i = 0; i < 8; i++) {
+        struct step_item item = {
+            .job = job, .ids = { ids, TOKENS }, .text = slice_of("a"), .logprobs = { details, TOKENS }
+        };
+        if (i == 7)
+            item.finish_reason = slice_of("stop");
+        say_items(w, FIRST, &item, 1);
+    }
+    assert_string_equal(last_sent(w, MSG_ERROR, ANN)->code, ERROR_BAD_REQUEST);
+}
+
 static void test_a_req_socket_gets_one_message(void **state)
 {
     (void)state;
@@ -328,6 +355,19 @@ static void test_a_worker_without_the_jobs_it_was_given_is_lost(void **state)
         beat(w, FIRST, 0, 0, 0);
     }
     assert_string_equal(last_sent(w, MSG_ERROR, ANN)->code, ERROR_WORKER_LOST);
+}
+
+static void test_a_worker_that_cannot_be_read_is_lost(void **state)
+{
+    (void)state;
+    struct peer first = world_peer(FIRST), stranger = world_peer(SECOND);
+    register_as(w, FIRST, "m", 0, 2);
+    generate(w, ANN, 1);
+    broker_on_bad_worker(&w->broker, &stranger, "no msgpack", w->now_ms);
+    assert_int_equal(count_sent(w, MSG_ERROR, ANN), 0);
+    broker_on_bad_worker(&w->broker, &first, "no msgpack", w->now_ms);
+    assert_string_equal(last_sent(w, MSG_ERROR, ANN)->code, ERROR_WORKER_LOST);
+    assert_int_equal(w->broker.workers.count, 0);
 }
 
 static void test_a_worker_without_progress_is_lost(void **state)
@@ -596,6 +636,7 @@ int main(void)
         TEST(test_a_request_is_accepted_streams_and_is_done),
         TEST(test_a_whole_answer_has_all_tokens_in_done),
         TEST(test_a_whole_answer_too_large_for_a_message_ends_with_an_error),
+        TEST(test_a_whole_answer_of_too_many_objects_ends_with_an_error),
         TEST(test_a_req_socket_gets_one_message),
         TEST(test_the_queue_takes_its_limit_and_refuses_the_next),
         TEST(test_waiting_requests_go_out_in_order_when_a_worker_comes),
@@ -613,6 +654,7 @@ int main(void)
         TEST(test_a_worker_gets_a_beat_after_silence),
         TEST(test_a_worker_that_registers_again_replaces_itself),
         TEST(test_a_worker_without_the_jobs_it_was_given_is_lost),
+        TEST(test_a_worker_that_cannot_be_read_is_lost),
         TEST(test_a_worker_without_progress_is_lost),
         TEST(test_an_item_for_the_job_of_another_worker_is_ignored),
         TEST(test_an_unsent_job_waits_for_another_worker),

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/utf8.h"
 #include "common/xalloc.h"
 #include "worker/kernels/kernels.h"
 #include "worker/model/engine.h"
@@ -318,6 +319,8 @@ static void test_another_architecture_is_refused_by_name(void **state)
     /* Behind the key stand four bytes of kind and eight of length, then the text. */
     assert_int_equal(open_changed("general.architecture", 12, "mamba", 5, &err), E_UNSUPPORTED);
     assert_non_null(strstr(err.text, "mamba"));
+    assert_int_equal(open_changed("general.architecture", 12, "\x9b\x33\x31m\xff", 5, &err), E_UNSUPPORTED);
+    assert_true(utf8_is_valid(err.text, strlen(err.text)));
 }
 
 int main(void)

@@ -16,6 +16,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/process.h"
 #include "common/signals.h"
 #include "worker/host.h"
 
@@ -23,7 +24,8 @@ enum { MAX_LIVES = 16 };
 
 /* Shared with the workers. */
 struct record {
-    _Atomic int n_lives;
+    _Atomic int n_begun; /* lives that took a place below */
+    _Atomic int n_lives; /* and filled it in */
     _Atomic int64_t born_us[MAX_LIVES];
     _Atomic pid_t pids[MAX_LIVES];
     _Atomic int n_terminated;
@@ -33,9 +35,10 @@ static struct record *record;
 
 static int note_life(void)
 {
-    int life = record->n_lives++;
+    int life = record->n_begun++;
     record->pids[life] = getpid();
     record->born_us[life] = clock_us();
+    record->n_lives++;
     return life;
 }
 
@@ -115,9 +118,11 @@ static int ignore_everything(int index, const void *context)
 static pid_t start_host(int n_workers, int (*run)(int, const void *))
 {
     *record = (struct record){ 0 };
-    pid_t pid = fork();
-    if (pid == 0)
+    pid_t test = getpid(), pid = fork();
+    if (pid == 0) {
+        process_die_with(test); /* a failed test must not leave a host behind that holds its output open */
         _exit(host_run(&(struct host_options){ .name = "test", .n_workers = n_workers, .run = run }));
+    }
     assert_true(pid > 0);
     return pid;
 }

@@ -220,6 +220,9 @@ static void test_depth_and_object_count_are_bounded(void **state)
     memset(deep, 0x91, sizeof deep - 1);
     deep[sizeof deep - 1] = 0;
     assert_int_equal(decode_bytes(c, deep, sizeof deep, &out), E_LIMIT);
+    /* Exactly 8 arrays around a nil are well formed, though no message; 9 are too many. */
+    assert_int_equal(DECODE(c, "\x91\x91\x91\x91\x91\x91\x91\x91\xc0", &out), E_FORMAT);
+    assert_int_equal(DECODE(c, "\x91\x91\x91\x91\x91\x91\x91\x91\x91\xc0", &out), E_LIMIT);
 
     size_t n = 2000000;
     char *wide = calloc(1, n + 5);

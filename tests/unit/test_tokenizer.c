@@ -379,6 +379,28 @@ static void test_a_megabyte_of_one_character_takes_little_time(void **state)
     free(text);
 }
 
+/* Texts of two words w and w', such that an unkeyed hash which folds in w, multiplies by an odd constant,
+ * shifts, and folds in w' gives the same for all of them. 200,000 in one slot would take a minute. */
+static void test_texts_made_to_collide_take_little_time(void **state)
+{
+    const uint64_t odd = 0x9e3779b97f4a7c15u;
+    struct fixture x;
+
+    (void)state;
+    begin(&x);
+    for (uint64_t i = 1; i <= 200000; i++) {
+        uint64_t words[2] = { i, (16 * odd ^ i) * odd };
+        words[1] ^= words[1] >> 32;
+        vocab_file_add_bytes(&x.file, (const char *)words, sizeof words, 0, NORMAL);
+    }
+    int64_t start = clock_us();
+    finish(&x);
+    int64_t took_ms = (clock_us() - start) / 1000;
+    print_message("200,000 tokens in %lld ms\n", (long long)took_ms);
+    assert_true(took_ms < 10000);
+    end(&x);
+}
+
 /* Expects tokenizer_create to fail with a text that names `key`. */
 static void check_refused(struct fixture *x, enum status want, const char *key)
 {
@@ -484,6 +506,7 @@ int main(void)
         cmocka_unit_test(test_ends_are_the_named_keys_and_the_well_known_spellings),
         cmocka_unit_test(test_merge_agrees_with_the_slow_one),
         cmocka_unit_test(test_a_megabyte_of_one_character_takes_little_time),
+        cmocka_unit_test(test_texts_made_to_collide_take_little_time),
         cmocka_unit_test(test_missing_keys_are_named),
         cmocka_unit_test(test_other_families_are_unsupported),
         cmocka_unit_test(test_arrays_of_different_lengths_are_refused),

@@ -148,6 +148,29 @@ static void test_only_this_machine_may_be_listened_to(void **state)
     }
 }
 
+static void test_the_path_of_a_living_server_is_not_taken_over(void **state)
+{
+    struct pair *p = *state;
+    char folder[] = "/tmp/woolly-wire-XXXXXX", endpoint[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(endpoint, sizeof endpoint, "ipc://%s/s", folder);
+
+    void *first = wire_open(p->context, WIRE_CLIENT_SIDE, &p->err);
+    assert_int_equal(wire_bind(first, endpoint, NULL, &p->err), OK);
+    assert_int_equal(wire_bind(p->router, endpoint, NULL, &p->err), E_IO);
+    assert_non_null(strstr(p->err.text, "another server"));
+    zmq_close(first);
+    /* ZeroMQ closes sockets in a thread of its own. */
+    enum status s = E_IO;
+    for (int i = 0; i < 500 && s != OK; i++) {
+        s = wire_bind(p->router, endpoint, NULL, &p->err);
+        usleep(10000);
+    }
+    assert_int_equal(s, OK);
+    unlink(endpoint + strlen("ipc://"));
+    rmdir(folder);
+}
+
 static void test_a_runtime_folder_that_others_can_enter_is_refused(void **state)
 {
     (void)state;
@@ -185,6 +208,7 @@ int main(void)
         WITH_PAIR(test_sending_to_a_peer_that_is_gone_says_so),
         WITH_PAIR(test_a_peer_that_does_not_read_fills_up_without_blocking),
         WITH_PAIR(test_only_this_machine_may_be_listened_to),
+        WITH_PAIR(test_the_path_of_a_living_server_is_not_taken_over),
         cmocka_unit_test(test_a_runtime_folder_that_others_can_enter_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

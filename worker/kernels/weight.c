@@ -1,7 +1,6 @@
 #include "worker/kernels/weight.h"
 
 #include <stddef.h>
-#include <stdio.h>
 
 static const struct weight_info infos[WEIGHT_TYPES] = {
     [0] = { "F32", 1, 4 },         [1] = { "F16", 1, 2 },         [2] = { "Q4_0", 32, 18 },
@@ -22,13 +21,9 @@ const struct weight_info *weight_info(uint32_t type)
     return type < WEIGHT_TYPES && infos[type].name ? &infos[type] : NULL;
 }
 
-const char *weight_name(uint32_t type)
+const char *weight_name(enum weight_type type)
 {
-    static char unknown[24];
-    if (weight_info(type))
-        return infos[type].name;
-    snprintf(unknown, sizeof unknown, "type %u", type);
-    return unknown;
+    return infos[type].name;
 }
 
 uint64_t weight_row_bytes(enum weight_type type, uint64_t elements)

@@ -37,8 +37,8 @@ struct weight_info {
 /* NULL for a number no type has. */
 const struct weight_info *weight_info(uint32_t type);
 
-/* "Q4_0", or "type 77" for a number no type has (static, not for two threads at once). */
-const char *weight_name(uint32_t type);
+/* "Q4_0", of a type that weight_info knows. */
+const char *weight_name(enum weight_type type);
 
 /* Bytes of one row of `elements`, which is a multiple of block_len. */
 uint64_t weight_row_bytes(enum weight_type type, uint64_t elements);

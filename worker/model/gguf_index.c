@@ -1,24 +1,9 @@
 #include "worker/model/gguf_index.h"
 
-#include <bsd/stdlib.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* A name is a polynomial over the field of 2^61 - 1 elements with its bytes as coefficients. Two names of
- * n bytes agree at a random point with probability n / 2^61, whoever chose them. */
-static const uint64_t FIELD = (1ULL << 61) - 1;
-
-static uint64_t hash(const struct gguf_index *x, struct gguf_string name)
-{
-    uint64_t h = 1;
-    for (uint64_t i = 0; i < name.len; i++) {
-        unsigned __int128 product = (unsigned __int128)h * x->point + (unsigned char)name.text[i];
-        h = (uint64_t)(product & FIELD) + (uint64_t)(product >> 61);
-        if (h >= FIELD)
-            h -= FIELD;
-    }
-    return h;
-}
+#include "worker/model/keyed_hash.h"
 
 static struct gguf_string name_of(const struct gguf_index *x, uint64_t place)
 {
@@ -33,7 +18,7 @@ static bool is_same(struct gguf_string a, struct gguf_string b)
 /* The slot that holds the name, or the free one where it belongs. */
 static uint32_t *slot_of(const struct gguf_index *x, struct gguf_string name)
 {
-    uint64_t i = hash(x, name) & x->mask;
+    uint64_t i = keyed_hash(x->point, name.text, name.len) & x->mask;
     while (x->slots[i] && !is_same(name_of(x, x->slots[i] - 1), name))
         i = (i + 1) & x->mask;
     return &x->slots[i];
@@ -45,9 +30,9 @@ enum status gguf_index_build(struct gguf_index *x, const void *items, uint64_t c
     uint64_t n_slots = 16;
     while (n_slots < 2 * count)
         n_slots *= 2;
-    *x = (struct gguf_index){ .mask = n_slots - 1, .items = items, .stride = stride };
-    arc4random_buf(&x->point, sizeof x->point);
-    x->point %= FIELD;
+    *x = (struct gguf_index){
+        .point = keyed_hash_point(), .mask = n_slots - 1, .items = items, .stride = stride
+    };
     x->slots = calloc(n_slots, sizeof *x->slots);
     if (!x->slots)
         return E_NOMEM;

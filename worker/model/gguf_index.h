@@ -1,5 +1,4 @@
-/* From a name to its place in an array of items. The hash is keyed at random, so that a hostile file cannot
- * choose names that all fall into one slot. */
+/* From a name to its place in an array of items. */
 #ifndef WOOLLY_MODEL_GGUF_INDEX_H
 #define WOOLLY_MODEL_GGUF_INDEX_H
 
@@ -9,7 +8,7 @@
 #include "worker/model/gguf.h"
 
 struct gguf_index {
-    uint64_t point;  /* where the names' polynomials are evaluated */
+    uint64_t point;  /* the key of keyed_hash */
     uint64_t mask;   /* slots - 1, a power of two less one */
     uint32_t *slots; /* place + 1, or 0 for a free slot */
     const char *items;

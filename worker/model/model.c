@@ -68,15 +68,6 @@ static enum status read_number(struct reader *r, const char *key, double low, do
     return OK;
 }
 
-/* Copies printable text; other bytes become '?', so that it may go into logs and titles. */
-static void copy_text(char *out, size_t size, struct gguf_string s)
-{
-    size_t n = 0;
-    for (; n < s.len && n + 1 < size; n++)
-        out[n] = (unsigned char)s.text[n] < ' ' || s.text[n] == 0x7f ? '?' : s.text[n];
-    out[n] = '\0';
-}
-
 static enum status read_architecture(struct reader *r)
 {
     struct model_facts *f = &r->m->facts;
@@ -86,14 +77,11 @@ static enum status read_architecture(struct reader *r)
         return error_set(r->err, E_FORMAT, "%s: there is no general.architecture", r->path);
     if (s != OK)
         return s;
-    copy_text(f->architecture, sizeof f->architecture, text);
+    gguf_printable(text, f->architecture, sizeof f->architecture);
     if (!gguf_string_is(text, "llama"))
         return error_set(r->err, E_UNSUPPORTED, "%s: the architecture is '%s'; this build knows llama",
                          r->path, f->architecture);
-    s = gguf_get_string(r->m->gguf, "general.name", &text, r->err);
-    if (s == OK)
-        copy_text(f->name, sizeof f->name, text);
-    return s == E_NOTFOUND ? OK : s;
+    return OK;
 }
 
 /* Things a llama file may ask for that the forward pass does not do: better refused than ignored. */
@@ -133,7 +121,7 @@ static enum status read_rope(struct reader *r)
         return s;
     if (!gguf_string_is(type, "linear") && !gguf_string_is(type, "none")) {
         char name[32];
-        copy_text(name, sizeof name, type);
+        gguf_printable(type, name, sizeof name);
         return error_set(r->err, E_UNSUPPORTED,
                          "%s: llama.rope.scaling.type is '%s'; this build knows none and linear", r->path,
                          name);
@@ -345,12 +333,11 @@ static enum status find_tensors(struct reader *r)
     for (uint64_t i = 0; i < gguf_n_tensors(m->gguf); i++) {
         const struct gguf_tensor *t = gguf_tensor(m->gguf, i);
         char name[64];
-        copy_text(name, sizeof name, t->name);
         if (!r->is_used[i])
             return error_set(r->err, E_UNSUPPORTED,
                              "%s: there is a tensor %s, which a llama of %d layers "
                              "does not have",
-                             r->path, name, f->n_layers);
+                             r->path, gguf_printable(t->name, name, sizeof name), f->n_layers);
         f->n_params += t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
         f->weight_bytes += t->bytes;
     }

@@ -11,7 +11,6 @@
 
 struct model_facts {
     char architecture[32]; /* "llama" */
-    char name[128];        /* general.name, or "" */
     uint64_t n_params;
     uint64_t weight_bytes; /* of all tensors, as in the file */
     int n_layers;

@@ -5,34 +5,16 @@
 #include <string.h>
 
 #include "common/xalloc.h"
+#include "worker/model/keyed_hash.h"
 
 static const char KEY_TOKENS[] = "tokenizer.ggml.tokens";
 static const char KEY_SCORES[] = "tokenizer.ggml.scores";
 static const char KEY_KINDS[] = "tokenizer.ggml.token_type";
 
-static uint64_t hash_bytes(const char *text, size_t len)
-{
-    const uint64_t odd = 0x9e3779b97f4a7c15u;
-    uint64_t h = len * odd;
-
-    for (; len >= 8; text += 8, len -= 8) {
-        uint64_t word;
-        memcpy(&word, text, 8);
-        h = (h ^ word) * odd;
-        h ^= h >> 32;
-    }
-    uint64_t rest = 0;
-    memcpy(&rest, text, len);
-    h = (h ^ rest) * odd;
-    h ^= h >> 29;
-    h *= odd;
-    return h ^ h >> 32;
-}
-
 /* The slot that holds this text with one of these kinds, or the empty slot where the search ended. */
 static struct vocab_slot *find_slot(const struct vocab *v, const char *text, size_t len, unsigned kinds)
 {
-    uint64_t h = hash_bytes(text, len);
+    uint64_t h = keyed_hash(v->hash_point, text, len);
     uint32_t tag = (uint32_t)(h >> 32);
 
     for (size_t i = h & (v->n_slots - 1);; i = (i + 1) & (v->n_slots - 1)) {
@@ -168,6 +150,7 @@ static enum status find_bytes(struct vocab *v, const struct gguf *g, struct erro
 
 static void build_slots(struct vocab *v)
 {
+    v->hash_point = keyed_hash_point();
     v->n_slots = 16;
     while (v->n_slots < (size_t)v->n * 2)
         v->n_slots *= 2;
@@ -176,7 +159,8 @@ static void build_slots(struct vocab *v)
     for (int i = 0; i < v->n; i++) {
         const struct gguf_string *s = &v->texts[i];
         struct vocab_slot *slot = find_slot(v, s->text, s->len, TOKEN_SET(v->kinds[i]));
-        *slot = (struct vocab_slot){ .tag = (uint32_t)(hash_bytes(s->text, s->len) >> 32), .id = i };
+        *slot = (struct vocab_slot){ .tag = (uint32_t)(keyed_hash(v->hash_point, s->text, s->len) >> 32),
+                                     .id = i };
     }
 }
 

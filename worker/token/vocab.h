@@ -42,7 +42,8 @@ struct vocab {
     int32_t byte_ids[256];           /* the byte token of each byte, or -1 */
     int32_t unknown;                 /* stands for what cannot be written otherwise */
     struct vocab_slot *slots;
-    size_t n_slots; /* a power of two */
+    size_t n_slots;      /* a power of two */
+    uint64_t hash_point; /* the key of keyed_hash */
 };
 
 /* Reads tokenizer.ggml.tokens, .scores, .token_type and .unknown_token_id. On failure *v is empty and err

@@ -166,7 +166,7 @@ static void print_summary(const struct gguf *g)
     struct type_total *totals = count_types(g, &parameters);
 
     printf("\nsummary\n  %-10s  %16" PRIu64 "\n", "parameters", parameters);
-    for (uint32_t type = 0; type < WEIGHT_TYPES; type++)
+    for (enum weight_type type = 0; type < WEIGHT_TYPES; type++)
         if (totals[type].tensors)
             printf("  %-10s  %16" PRIu64 " bytes in %" PRIu64 " tensors\n", weight_name(type),
                    totals[type].bytes, totals[type].tensors);
@@ -288,7 +288,7 @@ static json_t *json_summary(const struct gguf *g)
     struct type_total *totals = count_types(g, &parameters);
     json_t *types = json_object();
 
-    for (uint32_t type = 0; type < WEIGHT_TYPES; type++)
+    for (enum weight_type type = 0; type < WEIGHT_TYPES; type++)
         if (totals[type].tensors)
             json_object_set_new(types, weight_name(type),
                                 json_pack("{s:I, s:I}", "tensors", (json_int_t)totals[type].tensors, "bytes",
