@@ -56,13 +56,12 @@ static void leave(struct broker *b, struct job *job, enum job_slot slot, struct 
 
 static struct timing timing_of(const struct job *job, int64_t end_us)
 {
-    int64_t span_us = job->last_token_us - job->first_token_us;
     struct timing t = { .queue_ms = ms_between(job->accepted_us, job->dispatched_us),
                         .total_ms = ms_between(job->accepted_us, end_us) };
     if (job->first_token_us)
         t.ttft_ms = ms_between(job->accepted_us, job->first_token_us);
-    if (span_us > 0 && job->completion_tokens >= 2)
-        t.tok_s = 1e6 * (double)(job->completion_tokens - 1) / (double)span_us;
+    if (job->decode_us && job->completion_tokens >= 2)
+        t.tok_s = 1e6 * (double)(job->completion_tokens - 1) / (double)job->decode_us;
     return t;
 }
 

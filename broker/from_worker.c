@@ -40,11 +40,11 @@ static void note_tokens(struct broker *b, struct worker *w, struct job *job, con
         job->prompt_tokens = item->prompt_tokens;
         w->prompt_tokens += item->prompt_tokens;
     }
+    job->decode_us = item->decode_us;
     if (!item->ids.n)
         return;
     if (!job->first_token_us)
         job->first_token_us = b->turn_us;
-    job->last_token_us = b->turn_us;
     job->completion_tokens += item->ids.n;
     w->tokens += item->ids.n;
     b->counts.tokens += item->ids.n;

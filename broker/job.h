@@ -47,8 +47,10 @@ struct job {
     struct collected answer;
     uint64_t prompt_tokens, completion_tokens;
 
-    int64_t accepted_us, dispatched_us, first_token_us, last_token_us; /* 0: has not happened */
-    int64_t deadline_ms;                                               /* or DEADLINE_NONE */
+    uint64_t decode_us; /* as the worker measured it */
+
+    int64_t accepted_us, dispatched_us, first_token_us; /* 0: has not happened */
+    int64_t deadline_ms;                                /* or DEADLINE_NONE */
 };
 
 /* All jobs: those in use by number, the others in a pool that keeps their buffers. */

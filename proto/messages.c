@@ -226,6 +226,7 @@ static const struct field step_item_fields[] = {
     FIELD(step_item, error_code, "error_code", TEXT, .max = MAX_WORD),
     FIELD(step_item, error_message, "error_message", TEXT, .max = MAX_ERROR_BYTES),
     FIELD(step_item, prompt_tokens, "prompt_tokens", U64),
+    FIELD(step_item, decode_us, "decode_us", U64),
 };
 SCHEMA(step_item_schema, step_item, step_item_fields);
 

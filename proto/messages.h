@@ -225,6 +225,7 @@ struct step_item {
     struct slice finish_reason;   /* "stop", "length", "cancelled" */
     struct slice error_code, error_message;
     uint64_t prompt_tokens; /* known from the first item on */
+    uint64_t decode_us;     /* of an ending: from its first token to its last, as the worker made them */
 };
 
 struct msg_step {

@@ -59,19 +59,24 @@ static bool is_local(const char *endpoint)
     return false;
 }
 
-/* ZeroMQ would take the path away from a server that lives. What a dead one left over may be taken. */
-static bool is_path_in_use(const char *endpoint)
+/* ZeroMQ puts its socket in the place of whatever has that path. Only a socket that a dead server left over
+ * may go; NULL if the path may be taken. */
+static const char *find_owner(const char *endpoint)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
+    struct stat st;
     if (strncmp(endpoint, "ipc://", 6) ||
-        strlcpy(address.sun_path, endpoint + 6, sizeof address.sun_path) >= sizeof address.sun_path)
-        return false;
+        strlcpy(address.sun_path, endpoint + 6, sizeof address.sun_path) >= sizeof address.sun_path ||
+        lstat(address.sun_path, &st) != 0)
+        return NULL;
+    if (!S_ISSOCK(st.st_mode))
+        return "there is a file of that name";
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
-        return false;
-    bool is_taken = connect(fd, (const struct sockaddr *)&address, sizeof address) == 0 || errno == EAGAIN;
+        return strerror(errno);
+    bool is_alive = connect(fd, (const struct sockaddr *)&address, sizeof address) == 0 || errno == EAGAIN;
     close(fd);
-    return is_taken;
+    return is_alive ? "another server does" : NULL;
 }
 
 enum status wire_bind(void *socket, const char *endpoint, char *bound, struct error *err)
@@ -84,8 +89,9 @@ enum status wire_bind(void *socket, const char *endpoint, char *bound, struct er
             endpoint);
     if (!strncmp(endpoint, "tcp://[", 7) && !set_int(socket, ZMQ_IPV6, 1))
         return error_set(err, E_IO, "cannot use IPv6: %s", zmq_strerror(errno));
-    if (is_path_in_use(endpoint))
-        return error_set(err, E_IO, "cannot listen on \"%s\": another server does", endpoint);
+    const char *owner = find_owner(endpoint);
+    if (owner)
+        return error_set(err, E_IO, "cannot listen on \"%s\": %s", endpoint, owner);
     if (zmq_bind(socket, endpoint) != 0)
         return error_set(err, E_IO, "cannot listen on \"%s\": %s", endpoint, zmq_strerror(errno));
     size_t size = 256;

@@ -50,9 +50,10 @@ struct sequence {
 
     int32_t *prompt; /* [n_ctx] */
     int n_prompt;
-    int n_past;       /* positions computed; after the prompt also the position of `token` */
-    int32_t token;    /* the last one chosen */
-    uint32_t n_given; /* tokens handed out */
+    int n_past;                /* positions computed; after the prompt also the position of `token` */
+    int32_t token;             /* the last one chosen */
+    uint32_t n_given;          /* tokens handed out */
+    int64_t first_us, last_us; /* when the first of them was there, and the last */
 
     struct sampling sampling;
     uint32_t max_tokens;
@@ -87,6 +88,7 @@ struct scheduler {
     struct sequence **wanted; /* [n_slots]: whose logits the step gives, in order */
     struct step_item *items;  /* [n_slots] */
     uint32_t n_items;
+    int64_t computed_us; /* when the engine had this step's logits */
     struct scheduler_counts counts;
 };
 
@@ -256,6 +258,7 @@ bool scheduler_add(struct scheduler *s, uint64_t job, const struct generate *req
     q->job = job;
     q->n_prompt = q->n_past = 0;
     q->n_given = 0;
+    q->first_us = q->last_us = 0;
     q->error_code = NULL;
     q->is_cancelled = false;
     q->max_tokens = request->max_tokens;
@@ -371,8 +374,9 @@ static int compute(struct scheduler *s)
 
     int64_t begin_us = clock_us();
     engine_step(s->engine, s->rows, n);
+    s->computed_us = clock_us();
     if (n > n_running)
-        adapt(chunk, n - n_running, clock_us() - begin_us);
+        adapt(chunk, n - n_running, s->computed_us - begin_us);
     s->counts.steps++;
     s->counts.prompt_tokens += (uint64_t)(n - n_running);
     return n_wanted;
@@ -413,7 +417,9 @@ static const char *give_token(struct scheduler *s, struct sequence *q, const str
     item->ids = (struct id_array){ &q->token, 1 };
     if (q->wants_logprobs)
         detail_choice(s, q, c, item);
-    q->n_given++;
+    if (!q->n_given++)
+        q->first_us = s->computed_us;
+    q->last_us = s->computed_us;
     s->counts.tokens++;
 
     size_t len;
@@ -438,6 +444,7 @@ static void advance(struct scheduler *s, struct sequence *q, const float *logits
     if (reason) {
         text_out_flush(&q->text);
         item->finish_reason = slice_of(reason);
+        item->decode_us = (uint64_t)(q->last_us - q->first_us);
     }
     if (q->text.ready.len)
         item->text = (struct slice){ q->text.ready.data, q->text.ready.len };

@@ -168,6 +168,12 @@ static void test_the_path_of_a_living_server_is_not_taken_over(void **state)
     }
     assert_int_equal(s, OK);
     unlink(endpoint + strlen("ipc://"));
+
+    FILE *file = fopen(endpoint + strlen("ipc://"), "w");
+    fclose(file);
+    assert_int_equal(wire_bind(p->router, endpoint, NULL, &p->err), E_IO);
+    assert_non_null(strstr(p->err.text, "a file of that name"));
+    unlink(endpoint + strlen("ipc://"));
     rmdir(folder);
 }
 

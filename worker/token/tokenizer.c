@@ -1,6 +1,7 @@
-/* The SentencePiece family. Encoding: cut the text at special tokens, put a space in front of each stretch
- * that begins the text or follows a special token (where the model wants that), write spaces as "▁", merge.
- */
+/* Encoding: cut the text at special tokens, then each stretch between them by its family.
+ *
+ * SentencePiece: put a space in front of a stretch that begins the text or follows a special token (where the
+ * model wants that), write spaces as "▁", merge. Byte-level merging: see bpe.h. */
 #include "worker/token/tokenizer.h"
 
 #include <assert.h>
@@ -9,6 +10,8 @@
 #include <strings.h>
 
 #include "common/xalloc.h"
+#include "worker/token/bpe.h"
+#include "worker/token/byte_letters.h"
 #include "worker/token/special.h"
 #include "worker/token/spm.h"
 #include "worker/token/vocab.h"
@@ -23,9 +26,13 @@ struct piece {
     bool is_end;
 };
 
+enum family { FAMILY_SPM, FAMILY_BPE };
+
 struct tokenizer {
+    enum family family;
     struct vocab vocab;
     struct special special;
+    struct bpe bpe;       /* empty in other families */
     struct piece *pieces; /* [n_vocab] */
     char *piece_bytes;    /* those pieces that are not spelled as in the file */
     int32_t bos, eos;
@@ -47,21 +54,26 @@ void token_list_fini(struct token_list *l)
     *l = (struct token_list){ 0 };
 }
 
-static enum status check_family(const struct gguf *g, struct error *err)
+static enum status read_family(const struct gguf *g, enum family *out, struct error *err)
 {
     static const char key[] = "tokenizer.ggml.model";
     struct gguf_string family;
     enum status s = gguf_get_string(g, key, &family, err);
+    char shown[40];
 
     if (s == E_NOTFOUND)
         return error_set(err, E_FORMAT, "%s: the key %s is missing", gguf_path(g), key);
     if (s != OK)
         return s;
-    if (!gguf_string_is(family, "llama")) {
-        char shown[40];
-        return error_set(err, E_UNSUPPORTED, "%s: %s is \"%s\"; only \"llama\" (SentencePiece) is supported",
+    if (gguf_string_is(family, "llama"))
+        *out = FAMILY_SPM;
+    else if (gguf_string_is(family, "gpt2"))
+        *out = FAMILY_BPE;
+    else
+        return error_set(err, E_UNSUPPORTED,
+                         "%s: %s is \"%s\"; supported are \"llama\" (SentencePiece) and \"gpt2\" "
+                         "(byte-level merging)",
                          gguf_path(g), key, gguf_printable(family, shown, sizeof(shown)));
-    }
     return OK;
 }
 
@@ -87,7 +99,7 @@ static bool special_eats_space(const struct gguf *g)
     return false;
 }
 
-/* Writes a normal token's running text to out: "▁" becomes a space. Returns its length. */
+/* Writes a normal SentencePiece token's running text to out: "▁" becomes a space. Returns its length. */
 static size_t put_unmarked(const struct gguf_string *s, char *out)
 {
     size_t n = 0;
@@ -122,9 +134,11 @@ static void build_pieces(struct tokenizer *t)
             t->pieces[i].text = v->texts[i].text;
             t->pieces[i].len = (uint32_t)v->texts[i].len;
         } else if (v->kinds[i] == TOKEN_NORMAL) {
+            size_t len = t->family == FAMILY_BPE ? byte_letters_read(v->texts[i].text, v->texts[i].len, at)
+                                                 : put_unmarked(&v->texts[i], at);
             t->pieces[i].text = at;
-            t->pieces[i].len = (uint32_t)put_unmarked(&v->texts[i], at);
-            at += t->pieces[i].len;
+            t->pieces[i].len = (uint32_t)len;
+            at += len;
         } else if (v->kinds[i] == TOKEN_BYTE) {
             t->pieces[i].text = t->piece_bytes + vocab_byte(v, i);
             t->pieces[i].len = 1;
@@ -161,23 +175,39 @@ static enum status mark_ends(struct tokenizer *t, const struct gguf *g, struct e
     return OK;
 }
 
+/* What the family, or the rule of a byte-level vocabulary, means when a key is absent. */
+static void set_defaults(struct tokenizer *t)
+{
+    const int bpe_end = 11; /* as in the first such files, Falcon's */
+
+    if (t->family == FAMILY_SPM) {
+        t->bos = t->vocab.n > 1 ? 1 : -1;
+        t->eos = t->vocab.n > 2 ? 2 : -1;
+        t->adds_bos = true;
+        t->adds_space_prefix = true;
+    } else {
+        t->eos = t->vocab.n > bpe_end ? bpe_end : -1;
+        t->bos = t->bpe.rule->lacks_bos ? -1 : t->eos;
+        t->adds_bos = t->bpe.rule->adds_bos;
+    }
+}
+
 enum status tokenizer_create(struct tokenizer **out, const struct gguf *g, struct error *err)
 {
-    enum status s = check_family(g, err);
+    enum family family = FAMILY_SPM;
+    enum status s = read_family(g, &family, err);
     struct tokenizer *t;
 
     *out = NULL;
     if (s != OK)
         return s;
     t = xcalloc(1, sizeof(*t));
-    if ((s = vocab_init(&t->vocab, g, err)) != OK)
+    t->family = family;
+    if ((s = vocab_init(&t->vocab, g, family == FAMILY_SPM, err)) != OK ||
+        (family == FAMILY_BPE && (s = bpe_init(&t->bpe, &t->vocab, g, err)) != OK))
         goto fail;
 
-    /* What the family means when a key is absent. */
-    t->bos = t->vocab.n > 1 ? 1 : -1;
-    t->eos = t->vocab.n > 2 ? 2 : -1;
-    t->adds_bos = true;
-    t->adds_space_prefix = true;
+    set_defaults(t);
     if ((s = vocab_read_id(&t->vocab, g, "tokenizer.ggml.bos_token_id", &t->bos, err)) != OK ||
         (s = vocab_read_id(&t->vocab, g, "tokenizer.ggml.eos_token_id", &t->eos, err)) != OK ||
         (s = read_bool(g, "tokenizer.ggml.add_bos_token", &t->adds_bos, err)) != OK ||
@@ -202,6 +232,7 @@ void tokenizer_destroy(struct tokenizer *t)
     if (!t)
         return;
     special_fini(&t->special);
+    bpe_fini(&t->bpe);
     vocab_fini(&t->vocab);
     free(t->pieces);
     free(t->piece_bytes);
@@ -228,11 +259,9 @@ bool tokenizer_is_end(const struct tokenizer *t, int32_t id)
     return id >= 0 && id < t->vocab.n && t->pieces[id].is_end;
 }
 
-/* Appends text with every space as "▁", behind one more of them if `prefixed`. */
-static void append_marked(struct buffer *b, const char *text, size_t len, bool prefixed)
+/* Appends text to b with every space as "▁". */
+static void append_marked(struct buffer *b, const char *text, size_t len)
 {
-    if (prefixed)
-        buffer_append(b, SPACE_MARK, SPACE_MARK_BYTES);
     while (len) {
         const char *space = memchr(text, ' ', len);
         size_t n = space ? (size_t)(space - text) : len;
@@ -246,11 +275,21 @@ static void append_marked(struct buffer *b, const char *text, size_t len, bool p
     }
 }
 
+static void encode_spm(const struct tokenizer *t, const char *text, size_t len, struct token_list *out)
+{
+    struct buffer marked = { 0 };
+
+    if (t->adds_space_prefix)
+        buffer_append(&marked, SPACE_MARK, SPACE_MARK_BYTES);
+    append_marked(&marked, text, len);
+    spm_encode(&t->vocab, marked.data, marked.len, out);
+    buffer_fini(&marked);
+}
+
 void tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags,
                       struct token_list *out)
 {
     struct fragment_list fragments = { 0 };
-    struct buffer marked = { 0 };
 
     assert(len <= TOKENIZER_MAX_BYTES);
     if ((flags & ENCODE_BOS) && t->adds_bos && t->bos >= 0)
@@ -258,17 +297,15 @@ void tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, u
     special_cut(&t->special, &t->vocab, text, len, flags & ENCODE_SPECIAL, &fragments);
     for (size_t i = 0; i < fragments.n; i++) {
         const struct fragment *f = &fragments.items[i];
-        if (f->id >= 0) {
+        if (f->id >= 0)
             token_list_push(out, f->id);
-            continue;
-        }
-        buffer_clear(&marked);
-        append_marked(&marked, text + f->start, f->len, t->adds_space_prefix);
-        spm_encode(&t->vocab, marked.data, marked.len, out);
+        else if (t->family == FAMILY_BPE)
+            bpe_encode(&t->bpe, text + f->start, f->len, out);
+        else
+            encode_spm(t, text + f->start, f->len, out);
     }
     if ((flags & ENCODE_BOS) && t->adds_eos && t->eos >= 0)
         token_list_push(out, t->eos);
-    buffer_fini(&marked);
     fragment_list_fini(&fragments);
 }
 

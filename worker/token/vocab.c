@@ -92,14 +92,18 @@ static enum status read_scores(struct vocab *v, const struct gguf *g, struct err
     return OK;
 }
 
-static enum status read_kinds(struct vocab *v, const struct gguf *g, struct error *err)
+static enum status read_kinds(struct vocab *v, const struct gguf *g, bool may_lack, struct error *err)
 {
     const struct gguf_value *a;
-    enum status s = find_array(v, g, KEY_KINDS, false, &a, err);
 
+    v->kinds = xcalloc((size_t)v->n, sizeof(*v->kinds));
+    if (may_lack && !gguf_find(g, KEY_KINDS)) {
+        memset(v->kinds, TOKEN_NORMAL, (size_t)v->n);
+        return OK;
+    }
+    enum status s = find_array(v, g, KEY_KINDS, false, &a, err);
     if (s != OK)
         return s;
-    v->kinds = xcalloc((size_t)v->n, sizeof(*v->kinds));
     for (int i = 0; i < v->n; i++) {
         int64_t kind = gguf_array_int(a, (uint64_t)i);
         if (kind < 0 || kind >= TOKEN_N_KINDS)
@@ -181,13 +185,13 @@ enum status vocab_read_id(const struct vocab *v, const struct gguf *g, const cha
     return OK;
 }
 
-enum status vocab_init(struct vocab *v, const struct gguf *g, struct error *err)
+enum status vocab_init(struct vocab *v, const struct gguf *g, bool has_scores, struct error *err)
 {
     enum status s;
 
-    *v = (struct vocab){ 0 };
-    if ((s = read_texts(v, g, err)) != OK || (s = read_scores(v, g, err)) != OK ||
-        (s = read_kinds(v, g, err)) != OK || (s = find_bytes(v, g, err)) != OK ||
+    *v = (struct vocab){ .unknown = has_scores ? 0 : -1 };
+    if ((s = read_texts(v, g, err)) != OK || (has_scores && (s = read_scores(v, g, err)) != OK) ||
+        (s = read_kinds(v, g, !has_scores, err)) != OK || (s = find_bytes(v, g, err)) != OK ||
         (s = vocab_read_id(v, g, "tokenizer.ggml.unknown_token_id", &v->unknown, err)) != OK) {
         vocab_fini(v);
         return s;

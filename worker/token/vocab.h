@@ -3,6 +3,7 @@
 #ifndef WOOLLY_TOKEN_VOCAB_H
 #define WOOLLY_TOKEN_VOCAB_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,18 +38,19 @@ struct vocab_slot {
 struct vocab {
     int n;
     const struct gguf_string *texts; /* [n], as in the file: "▁" for a space, "<0x0A>" for a byte */
-    float *scores;                   /* [n], no NaN */
+    float *scores;                   /* [n], no NaN; NULL where the family has none */
     uint8_t *kinds;                  /* [n], enum token_kind */
     int32_t byte_ids[256];           /* the byte token of each byte, or -1 */
-    int32_t unknown;                 /* stands for what cannot be written otherwise */
+    int32_t unknown;                 /* stands for what cannot be written otherwise; -1: nothing does */
     struct vocab_slot *slots;
     size_t n_slots;      /* a power of two */
     uint64_t hash_point; /* the key of keyed_hash */
 };
 
-/* Reads tokenizer.ggml.tokens, .scores, .token_type and .unknown_token_id. On failure *v is empty and err
- * names the key. */
-MUST_CHECK enum status vocab_init(struct vocab *v, const struct gguf *g, struct error *err);
+/* Reads tokenizer.ggml.tokens, .scores, .token_type and .unknown_token_id. Where tokens have no scores those
+ * are not read, a file without kinds has only normal tokens, and unknown is -1 by default, else 0. On failure
+ * *v is empty and err names the key. */
+MUST_CHECK enum status vocab_init(struct vocab *v, const struct gguf *g, bool has_scores, struct error *err);
 void vocab_fini(struct vocab *v);
 
 /* Reads a key that holds an id of this vocabulary; *out stays as it is when the key is absent. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "worker/tools/commands.h"
 #include "worker/tools/run.h"
@@ -109,6 +110,10 @@ static enum status execute(struct run *run, const struct request *q, struct erro
         (s = run_check_ids(run, q->tokens.ids, q->tokens.n, err)) != OK ||
         (s = run_start(run, (int)q->tokens.n, err)) != OK)
         return s;
+    struct stat model, old;
+    if (stat(q->path, &model) == 0 && stat(q->out, &old) == 0 && model.st_dev == old.st_dev &&
+        model.st_ino == old.st_ino)
+        return error_set(err, E_INVALID, "--out %s is the model itself", q->out);
     FILE *out = fopen(q->out, "wb");
     if (!out)
         return error_errno(err, "cannot create %s", q->out);
