@@ -58,7 +58,10 @@ static void test_terminal_gets_only_newline_and_tab_of_the_control_characters(vo
     char out[100];
     memset(&raw, 0, sizeof raw);
     cfmakeraw(&raw);
-    assert_int_equal(openpty(&ours, &theirs, NULL, &raw, NULL), 0);
+    if (openpty(&ours, &theirs, NULL, &raw, NULL) != 0) {
+        puts("NOT RUN: no pseudo-terminals here");
+        skip();
+    }
     pass(theirs, ours, out, sizeof out);
     assert_string_equal(out, "a[2Jmz\n\t\xc3\xa9");
 }
