@@ -3,7 +3,7 @@
 
 packages_build=(build-essential cmake ninja-build pkg-config libzmq3-dev libmsgpack-dev libbsd-dev libjansson-dev
     libcmocka-dev python3)
-packages_test=(clang libclang-rt-14-dev python3-zmq python3-msgpack procps)
+packages_test=(clang libclang-rt-14-dev python3-zmq python3-msgpack python3-numpy procps)
 
 # install_packages NAME...: fails with the list of what is missing when it cannot install.
 install_packages() {

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "common/buffer.h"
+#include "common/utf8.h"
 #include "common/xalloc.h"
 #include "worker/token/tokenizer.h"
 
@@ -252,11 +253,102 @@ static void test_conformance_cases_of_known_vocabularies_pass(void **state)
     }
 }
 
+/* Letters of many scripts, signs, digits, marks and white space in runs, and now and then any character. A
+ * mark for a space is left out: to SentencePiece it is a space. */
+static void make_random_text(uint64_t *random, struct buffer *out)
+{
+    static const char *const common[] = {
+        "the ",
+        "in",
+        "a",
+        "E",
+        "'s",
+        "'ll",
+        " ",
+        "  ",
+        "\n",
+        "\t",
+        "\r\n",
+        "7",
+        "123",
+        ".",
+        "<",
+        "|>",
+        "!",
+        "_",
+        "\xc3\xa9",
+        "\xcc\x81",
+        "\xd0\xb6",
+        "\xe4\xb8\xad",
+        "\xe3\x81\x8b",
+        "\xf0\x9f\x99\x82",
+        "\xc2\xa0",
+        "\xd9\xa3",
+    };
+    enum { SPACE_MARK = 0x2581 };
+    uint32_t n_parts = 0;
+
+    out->len = 0;
+    for (uint32_t i = 0; i <= n_parts; i++) {
+        *random = *random * 6364136223846793005u + 1442695040888963407u;
+        uint32_t value = (uint32_t)(*random >> 33);
+        n_parts = i ? n_parts : value % 24;
+        const char *part = common[value % (sizeof(common) / sizeof(*common))];
+        uint32_t code = value / 64 % 0x110000;
+        if (value % 16 || code == SPACE_MARK || (code >= 0xd800 && code < 0xe000))
+            buffer_append(out, part, strlen(part));
+        else
+            out->len += (size_t)utf8_put(code, buffer_reserve(out, 4));
+    }
+}
+
+/* What SentencePiece puts in front of a text comes back as a space. */
+static void check_round_trips(const char *name, size_t n_prefix)
+{
+    enum { N = 100000 };
+    char *path = xasprintf("%s/%s.gguf", data_folder(), name);
+    struct token_list ids = { 0 };
+    struct buffer text = { 0 }, back = { 0 };
+    uint64_t random = 1;
+    struct subject s;
+
+    subject_open(&s, path);
+    for (int i = 0; i < N; i++) {
+        make_random_text(&random, &text);
+        ids.n = back.len = 0;
+        tokenizer_encode(s.t, text.data, text.len, 0, &ids);
+        tokenizer_decode(s.t, ids.ids, ids.n, &back);
+        if (back.len != text.len + n_prefix || memcmp(back.data + n_prefix, text.data, text.len) != 0)
+            fail_msg("%s: \"%.*s\" comes back as \"%.*s\"", name, (int)text.len, text.data, (int)back.len,
+                     back.data);
+    }
+    printf("compared: %d round trips of %s\n", N, name);
+    subject_close(&s);
+    token_list_fini(&ids);
+    buffer_fini(&text);
+    buffer_fini(&back);
+    free(path);
+}
+
+/* Falcon's vocabulary lacks some bytes. */
+static void test_random_texts_come_back_from_vocabularies_with_every_byte(void **state)
+{
+    (void)state;
+    check_round_trips("models/stories260K-F32", 1);
+    check_round_trips("vocabs/ggml-vocab-llama-spm", 1);
+    check_round_trips("vocabs/ggml-vocab-phi-3", 1);
+    check_round_trips("vocabs/ggml-vocab-gpt-2", 0);
+    check_round_trips("vocabs/ggml-vocab-deepseek-llm", 0);
+    check_round_trips("vocabs/ggml-vocab-mpt", 0);
+    check_round_trips("vocabs/vocab-qwen2.5", 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_prompts_encode_and_decode_as_in_the_reference_engine),
         cmocka_unit_test(test_conformance_cases_of_known_vocabularies_pass),
+        cmocka_unit_test(test_random_texts_come_back_from_vocabularies_with_every_byte),
     };
 
     if (access(data_folder(), R_OK) != 0) {

@@ -1,4 +1,5 @@
-/* The engine's promise, on small random models of every weight type and on every instruction set: the logits
+/* The engine's promise, on small random models of every weight type and architecture and on every instruction
+ * set: the logits
  * of a row are bit for bit the same whatever shares its step, however a prompt is cut, with any number of
  * threads, and in a slot used before. And what model_open and engine_create refuse. */
 #include <setjmp.h>
@@ -24,49 +25,77 @@ enum { N_CTX = 64, N_TOKENS = 37, N_SLOTS = 3, MAX_ROWS = 64 };
 static const char *const types[] = { "F32", "F16", "BF16", "Q8_0", "Q4_0" };
 enum { N_TYPES = sizeof types / sizeof *types };
 
+/* One model or more for every way the forward pass can go, besides those of `types`. Windows are narrower
+ * than the text, experts more than a row uses. */
+static const struct variant {
+    const char *name, *options;
+} variants[] = {
+    { "window", "--arch llama --type Q8_0 --window 11" },
+    { "mixtral", "--arch llama --type Q4_0 --experts 8" },
+    { "granitemoe", "--arch granitemoe --type Q8_0 --experts 5 --experts-used 3 --expert-ff 64" },
+    { "qwen2moe", "--arch qwen2moe --type Q8_0 --experts 6 --shared-ff 96" },
+    { "qwen3", "--arch qwen3 --type F16 --head-dim 32 --rope yarn" },
+    { "gemma2", "--arch gemma2 --type Q8_0 --window 13" },
+    { "phi3", "--arch phi3 --type Q8_0 --rot 12" },
+    { "gpt2", "--arch gpt2 --type Q8_0" },
+    { "bitnet", "--arch bitnet --type F32" },
+};
+enum { N_VARIANTS = sizeof variants / sizeof *variants };
+
 static char folder[] = "/tmp/woolly-test-engine-XXXXXX";
 
-static char *model_path(const char *type)
+static char *model_path(const char *name)
 {
-    return xasprintf("%s/%s.gguf", folder, type);
+    return xasprintf("%s/%s.gguf", folder, name);
 }
 
 /* Odd shapes: heads of 16 in groups of 3, and sums that fill no vector. */
+static int make_model(const char *name, const char *options)
+{
+    char *path = model_path(name);
+    char *command = xasprintf("'%s' --out '%s' --layers 3 --embd 96 --heads 6 --kv-heads 2 --ff 160 "
+                              "--vocab 331 --ctx %d --seed 5 %s >/dev/null",
+                              MAKE_GGUF, path, N_CTX, options);
+    int code = system(command);
+    free(command);
+    free(path);
+    return code;
+}
+
 static int make_models(void **state)
 {
     (void)state;
     if (!mkdtemp(folder))
         return -1;
     for (int t = 0; t < N_TYPES; t++) {
-        char *path = model_path(types[t]);
-        char *command = xasprintf("'%s' --out '%s' --type %s --layers 3 --embd 96 --heads 6 --kv-heads 2 "
-                                  "--ff 160 --vocab 331 --ctx %d --seed 5 >/dev/null",
-                                  MAKE_GGUF, path, types[t], N_CTX);
-        int code = system(command);
-        free(command);
-        free(path);
+        char *options = xasprintf("--type %s", types[t]);
+        int code = make_model(types[t], options);
+        free(options);
         if (code)
             return -1;
     }
+    for (int v = 0; v < N_VARIANTS; v++)
+        if (make_model(variants[v].name, variants[v].options))
+            return -1;
     return 0;
 }
 
 static int remove_models(void **state)
 {
     (void)state;
-    for (int t = 0; t < N_TYPES; t++) {
-        char *path = model_path(types[t]);
+    for (int i = 0; i < N_TYPES + N_VARIANTS; i++) {
+        char *path = model_path(i < N_TYPES ? types[i] : variants[i - N_TYPES].name);
         unlink(path);
         free(path);
     }
     return rmdir(folder);
 }
 
-static struct model *open_model(const char *type)
+static struct model *open_model(const char *name)
 {
     struct model *m;
     struct error err;
-    char *path = model_path(type);
+    char *path = model_path(name);
     if (model_open(&m, path, &err) != OK)
         fail_msg("%s", err.text);
     free(path);
@@ -133,13 +162,13 @@ static void check_chunks(struct engine *e, const float *expected, int chunk, boo
     }
 }
 
-static void check_model(const char *type, enum kv_type kv_type)
+static void check_model(const char *name, enum kv_type kv_type, int fewest_threads)
 {
     static const int chunks[] = { 1, 3, 7, N_TOKENS };
-    struct model *m = open_model(type);
+    struct model *m = open_model(name);
     int n_vocab = model_facts(m)->n_vocab;
     float *expected = reference_logits(m, kv_type);
-    for (int n_threads = 1; n_threads <= 3; n_threads++) {
+    for (int n_threads = fewest_threads; n_threads <= 3; n_threads++) {
         struct engine *e = create_engine(m, n_threads, kv_type);
         for (int c = 0; c < 4; c++)
             for (int mixed = 0; mixed < 2; mixed++)
@@ -161,7 +190,10 @@ static void check_every_level(enum kv_type kv_type)
         /* What the cache holds has nothing to do with the weights: one type is enough for the second kind. */
         for (int t = 0; t < N_TYPES; t++)
             if (kv_type == KV_F32 || t == 0)
-                check_model(types[t], kv_type);
+                check_model(types[t], kv_type, 1);
+        for (int v = 0; v < N_VARIANTS; v++)
+            if (kv_type == KV_F32 || v == 0)
+                check_model(variants[v].name, kv_type, 3);
     }
     unsetenv("WOOLLY_ISA");
 }
@@ -235,12 +267,12 @@ static void test_the_cache_size_is_what_full_slots_take(void **state)
 
 /* --- files with one fact changed --- */
 
-/* Opens the F32 model with the bytes of `find` replaced (all of them where there are several); says how that
- * ended. With value_at >= 0, `with` replaces what lies that far behind `find` instead. */
-static enum status open_changed(const char *find, int value_at, const void *with, size_t with_len,
-                                struct error *err)
+/* Opens the model of that name with the bytes of `find` replaced (all of them where there are several); says
+ * how that ended. With value_at >= 0, `with` replaces what lies that far behind `find` instead. */
+static enum status open_changed(const char *name, const char *find, int value_at, const void *with,
+                                size_t with_len, struct error *err)
 {
-    char *path = model_path("F32"), *copy = xasprintf("%s/changed.gguf", folder);
+    char *path = model_path(name), *copy = xasprintf("%s/changed.gguf", folder);
     FILE *f = fopen(path, "rb");
     assert_non_null(f);
     fseek(f, 0, SEEK_END);
@@ -291,7 +323,7 @@ static void test_a_bad_fact_is_refused_by_its_key(void **state)
     struct error err;
     for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) {
         /* Behind the key stand four bytes of kind, then the value. */
-        assert_int_equal(open_changed(facts[i].key, 4, &facts[i].value, 4, &err), E_FORMAT);
+        assert_int_equal(open_changed("F32", facts[i].key, 4, &facts[i].value, 4, &err), E_FORMAT);
         assert_non_null(strstr(err.text, facts[i].key));
     }
 }
@@ -301,14 +333,15 @@ static void test_a_model_that_contradicts_its_facts_is_refused_by_tensor(void **
     (void)state;
     uint32_t more = 4, wide = 192;
     struct error err;
-    assert_int_equal(open_changed("llama.block_count", 4, &more, 4, &err), E_FORMAT);
+    assert_int_equal(open_changed("F32", "llama.block_count", 4, &more, 4, &err), E_FORMAT);
     assert_non_null(strstr(err.text, "blk.3.attn_norm.weight"));
     more = 2;
-    assert_int_equal(open_changed("llama.block_count", 4, &more, 4, &err), E_UNSUPPORTED);
+    assert_int_equal(open_changed("F32", "llama.block_count", 4, &more, 4, &err), E_UNSUPPORTED);
     assert_non_null(strstr(err.text, "blk.2."));
-    assert_int_equal(open_changed("llama.embedding_length", 4, &wide, 4, &err), E_FORMAT);
+    assert_int_equal(open_changed("F32", "llama.embedding_length", 4, &wide, 4, &err), E_FORMAT);
     assert_non_null(strstr(err.text, "token_embd.weight"));
-    assert_int_equal(open_changed("blk.1.ffn_up.weight", -1, "blk.1.ffn_xx.weight", 19, &err), E_FORMAT);
+    assert_int_equal(open_changed("F32", "blk.1.ffn_up.weight", -1, "blk.1.ffn_xx.weight", 19, &err),
+                     E_FORMAT);
     assert_non_null(strstr(err.text, "blk.1.ffn_up.weight"));
 }
 
@@ -317,10 +350,53 @@ static void test_another_architecture_is_refused_by_name(void **state)
     (void)state;
     struct error err;
     /* Behind the key stand four bytes of kind and eight of length, then the text. */
-    assert_int_equal(open_changed("general.architecture", 12, "mamba", 5, &err), E_UNSUPPORTED);
+    assert_int_equal(open_changed("F32", "general.architecture", 12, "mamba", 5, &err), E_UNSUPPORTED);
     assert_non_null(strstr(err.text, "mamba"));
-    assert_int_equal(open_changed("general.architecture", 12, "\x9b\x33\x31m\xff", 5, &err), E_UNSUPPORTED);
+    assert_int_equal(open_changed("F32", "general.architecture", 12, "\x9b\x33\x31m\xff", 5, &err),
+                     E_UNSUPPORTED);
     assert_true(utf8_is_valid(err.text, strlen(err.text)));
+}
+
+static void test_facts_of_other_architectures_are_checked_too(void **state)
+{
+    (void)state;
+    const struct {
+        const char *model, *find;
+        int value_at; /* as open_changed has it */
+        uint32_t value;
+        enum status status;
+        const char *named; /* in the error */
+    } changes[] = {
+        { "granitemoe", "granitemoe.expert_count", 4, 0, E_FORMAT, "granitemoe.expert_count" },
+        { "granitemoe", "granitemoe.expert_count", 4, 6, E_FORMAT, "blk.0.ffn_gate_inp.weight" },
+        { "granitemoe", "granitemoe.expert_used_count", 4, 6, E_FORMAT, "granitemoe.expert_used_count" },
+        { "granitemoe", "granitemoe.expert_feed_forward_length", 4, 96, E_FORMAT, "ffn_gate_exps.weight" },
+        { "granitemoe", "granitemoe.residual_scale", 4, 0, E_FORMAT, "granitemoe.residual_scale" },
+        { "gemma2", "gemma2.attn_logit_softcapping", 4, 0x7fc00000, E_FORMAT, "attn_logit_softcapping" },
+        { "gemma2", "blk.2.post_ffw_norm", -1, 0x316b6c62, E_FORMAT, "blk.2.post_ffw_norm.weight" },
+        { "qwen3", "qwen3.attention.key_length", 4, 16, E_UNSUPPORTED, "qwen3.attention.value_length" },
+        { "qwen3", "yarn", -1, 0x6e726162, E_UNSUPPORTED, "'barn'" },
+        { "gpt2", "gpt2.context_length", 4, N_CTX + 1, E_FORMAT, "position_embd.weight" },
+        { "gpt2", "blk.1.ffn_up.bias", -1, 0x316b6c62, E_FORMAT, "blk.1.ffn_up.bias" },
+        { "phi3", "rope_factors_short", -1, 0x65706f73, E_FORMAT, "rope_factors_short.weight" },
+        { "bitnet", "blk.0.attn_sub_norm", -1, 0x316b6c62, E_FORMAT, "blk.0.attn_sub_norm.weight" },
+    };
+    struct error err;
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        enum status s =
+            open_changed(changes[i].model, changes[i].find, changes[i].value_at, &changes[i].value, 4, &err);
+        assert_int_equal(s, changes[i].status);
+        if (!strstr(err.text, changes[i].named))
+            fail_msg("no %s in: %s", changes[i].named, err.text);
+    }
+}
+
+static void test_a_slot_is_no_longer_than_the_positions_a_model_learned(void **state)
+{
+    (void)state;
+    struct model *m = open_model("gpt2");
+    expect_refusal(m, (struct engine_options){ 1, 1, N_CTX + 1, 8, KV_F32 }, E_LIMIT);
+    model_close(m);
 }
 
 int main(void)
@@ -334,6 +410,8 @@ int main(void)
         cmocka_unit_test(test_a_bad_fact_is_refused_by_its_key),
         cmocka_unit_test(test_a_model_that_contradicts_its_facts_is_refused_by_tensor),
         cmocka_unit_test(test_another_architecture_is_refused_by_name),
+        cmocka_unit_test(test_facts_of_other_architectures_are_checked_too),
+        cmocka_unit_test(test_a_slot_is_no_longer_than_the_positions_a_model_learned),
     };
     return cmocka_run_group_tests(tests, make_models, remove_models);
 }

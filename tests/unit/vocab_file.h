@@ -12,8 +12,9 @@
  * them. */
 struct vocab_file {
     struct buffer texts, scores, kinds; /* elements of the three arrays */
+    struct buffer merges;               /* and of a fourth, which only a byte-level family has */
     struct buffer entries;              /* further keys with their values */
-    uint64_t n_texts, n_entries;
+    uint64_t n_texts, n_entries, n_merges;
     const char *family;   /* NULL: "llama" */
     const char *left_out; /* a key that is not written */
     struct buffer bytes;  /* the file */
@@ -96,6 +97,13 @@ static inline void vocab_file_array(struct vocab_file *f, const char *key, uint3
     buffer_append(&f->entries, elements->data, elements->len);
 }
 
+/* "a b": the token ab, which must exist, may be made of these. */
+static inline void vocab_file_add_merge(struct vocab_file *f, const char *merge)
+{
+    vocab_file_text(&f->merges, merge, strlen(merge));
+    f->n_merges++;
+}
+
 /* Writes f->bytes. Once per file. */
 static inline void vocab_file_finish(struct vocab_file *f)
 {
@@ -105,6 +113,8 @@ static inline void vocab_file_finish(struct vocab_file *f)
     vocab_file_array(f, "tokenizer.ggml.tokens", 8, f->n_texts, &f->texts);
     vocab_file_array(f, "tokenizer.ggml.scores", 6, f->scores.len / 4, &f->scores);
     vocab_file_array(f, "tokenizer.ggml.token_type", 5, f->kinds.len / 4, &f->kinds);
+    if (f->family && !strcmp(f->family, "gpt2"))
+        vocab_file_array(f, "tokenizer.ggml.merges", 8, f->n_merges, &f->merges);
     buffer_append(&f->bytes, "GGUF\3\0\0\0", 8);
     vocab_file_number(&f->bytes, 0, 8);
     vocab_file_number(&f->bytes, f->n_entries, 8);
@@ -116,6 +126,7 @@ static inline void vocab_file_fini(struct vocab_file *f)
     buffer_fini(&f->texts);
     buffer_fini(&f->scores);
     buffer_fini(&f->kinds);
+    buffer_fini(&f->merges);
     buffer_fini(&f->entries);
     buffer_fini(&f->bytes);
 }

@@ -13,11 +13,11 @@ INLINE __m512 load_cached(bool is_f16, const void *base, size_t i, __mmask16 mas
                   : _mm512_maskz_loadu_ps(mask, (const float *)base + i);
 }
 
-INLINE void block_scores(bool is_f16, int heads, const struct attention *a, const float *q, int start, int n,
-                         float (*score)[ATTENTION_BLOCK])
+INLINE void block_scores(bool is_f16, int heads, const struct attention *a, const float *q, int start,
+                         int from, int n, float (*score)[ATTENTION_BLOCK])
 {
     int dim = a->head_dim;
-    for (int p = 0; p < n; p++) {
+    for (int p = from; p < n; p++) {
         size_t base = (size_t)(start + p) * (size_t)dim;
         __m512 sum[ATTENTION_HEADS];
 
@@ -39,13 +39,25 @@ INLINE void block_scores(bool is_f16, int heads, const struct attention *a, cons
     }
 }
 
-/* Turns scores into weights; positions from n on get weight 0. Returns what earlier sums shrink by. */
-INLINE float block_weights(float *score, int n, float *highest, float *total)
+INLINE __m512 cap_scores(__m512 score, float cap)
 {
-    __mmask16 mask[2] = { first_lanes(n < 16 ? n : 16), first_lanes(n < 16 ? 0 : n - 16) };
+    __m512 caps = _mm512_set1_ps(cap);
+    return _mm512_mul_ps(caps, tanh16(_mm512_div_ps(score, caps)));
+}
+
+/* Turns scores, capped if soft_cap is above 0, into weights; positions before `from` and from n on get weight
+ * 0. Returns what earlier sums shrink by. */
+INLINE float block_weights(float *score, int from, int n, float soft_cap, float *highest, float *total)
+{
+    uint32_t seen = (uint32_t)((1ull << n) - (1ull << from));
+    __mmask16 mask[2] = { (__mmask16)seen, (__mmask16)(seen >> 16) };
     __m512 none = _mm512_set1_ps(-INFINITY);
     __m512 low = _mm512_mask_loadu_ps(none, mask[0], score);
     __m512 high = _mm512_mask_loadu_ps(none, mask[1], score + 16);
+    if (soft_cap > 0) {
+        low = cap_scores(low, soft_cap);
+        high = cap_scores(high, soft_cap);
+    }
     float top = _mm512_reduce_max_ps(_mm512_max_ps(low, high));
     float before = *highest;
     *highest = top > before ? top : before;
@@ -59,8 +71,8 @@ INLINE float block_weights(float *score, int n, float *highest, float *total)
     return shrink;
 }
 
-INLINE void block_values(bool is_f16, int heads, const struct attention *a, float *out, int start, int n,
-                         const float (*weight)[ATTENTION_BLOCK], const float *shrink)
+INLINE void block_values(bool is_f16, int heads, const struct attention *a, float *out, int start, int from,
+                         int n, const float (*weight)[ATTENTION_BLOCK], const float *shrink)
 {
     int dim = a->head_dim;
     for (int d = 0; d < dim; d += 16) {
@@ -70,7 +82,7 @@ INLINE void block_values(bool is_f16, int heads, const struct attention *a, floa
 #pragma GCC unroll 16
         for (int h = 0; h < heads; h++)
             sum[h] = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, out + h * dim + d), _mm512_set1_ps(shrink[h]));
-        for (int p = 0; p < n; p++) {
+        for (int p = from; p < n; p++) {
             __m512 v = load_cached(is_f16, a->v, (size_t)(start + p) * (size_t)dim + (size_t)d, mask);
 
 #pragma GCC unroll 16
@@ -93,12 +105,13 @@ INLINE void attend_heads(bool is_f16, int heads, const struct attention *a, cons
         total[h] = 0;
     }
     memset(out, 0, (size_t)heads * (size_t)a->head_dim * sizeof *out);
-    for (int start = 0; start < a->n_pos; start += ATTENTION_BLOCK) {
+    for (int start = attention_start(a); start < a->n_pos; start += ATTENTION_BLOCK) {
         int n = a->n_pos - start < ATTENTION_BLOCK ? a->n_pos - start : ATTENTION_BLOCK;
-        block_scores(is_f16, heads, a, q, start, n, score);
+        int from = a->first_pos > start ? a->first_pos - start : 0;
+        block_scores(is_f16, heads, a, q, start, from, n, score);
         for (int h = 0; h < heads; h++)
-            shrink[h] = block_weights(score[h], n, &highest[h], &total[h]);
-        block_values(is_f16, heads, a, out, start, n, (const float(*)[ATTENTION_BLOCK])score, shrink);
+            shrink[h] = block_weights(score[h], from, n, a->soft_cap, &highest[h], &total[h]);
+        block_values(is_f16, heads, a, out, start, from, n, (const float(*)[ATTENTION_BLOCK])score, shrink);
     }
     for (int h = 0; h < heads; h++)
         for (int d = 0; d < a->head_dim; d++)

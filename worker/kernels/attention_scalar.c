@@ -21,21 +21,24 @@ static void attend_head(const struct attention *a, const float *q, float *out,
     float score[ATTENTION_BLOCK], highest = -INFINITY, total = 0;
     size_t dim = (size_t)a->head_dim;
     memset(out, 0, dim * sizeof *out);
-    for (int start = 0; start < a->n_pos; start += ATTENTION_BLOCK) {
+    for (int start = attention_start(a); start < a->n_pos; start += ATTENTION_BLOCK) {
         int n = a->n_pos - start < ATTENTION_BLOCK ? a->n_pos - start : ATTENTION_BLOCK;
+        int from = a->first_pos > start ? a->first_pos - start : 0;
         float before = highest;
-        for (int p = 0; p < n; p++) {
+        for (int p = from; p < n; p++) {
             score[p] = 0;
             for (size_t d = 0; d < dim; d++)
                 score[p] += q[d] * load(a->k, (size_t)(start + p) * dim + d);
             score[p] *= a->scale;
+            if (a->soft_cap > 0)
+                score[p] = a->soft_cap * tanhf(score[p] / a->soft_cap);
             highest = fmaxf(highest, score[p]);
         }
         float shrink = expf(before - highest);
         total *= shrink;
         for (size_t d = 0; d < dim; d++)
             out[d] *= shrink;
-        for (int p = 0; p < n; p++) {
+        for (int p = from; p < n; p++) {
             float weight = expf(score[p] - highest);
             total += weight;
             for (size_t d = 0; d < dim; d++)

@@ -73,4 +73,14 @@ INLINE __m256 exp8(__m256 x)
     return _mm256_mul_ps(e, _mm256_castsi256_ps(power));
 }
 
+/* tanh |x| = (1 - e) / (1 + e) with e = exp(-2 |x|), and the sign of x. The error is that of e: absolute, not
+ * relative to small results. */
+INLINE __m256 tanh8(__m256 x)
+{
+    __m256 sign = _mm256_and_ps(x, _mm256_set1_ps(-0.0f)), one = _mm256_set1_ps(1);
+    __m256 e = exp8(_mm256_mul_ps(_mm256_or_ps(x, _mm256_set1_ps(-0.0f)), _mm256_set1_ps(2)));
+    __m256 y = _mm256_div_ps(_mm256_sub_ps(one, e), _mm256_add_ps(one, e));
+    return _mm256_or_ps(y, sign);
+}
+
 #endif

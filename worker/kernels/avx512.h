@@ -39,4 +39,14 @@ INLINE __m512 exp16(__m512 x)
     return _mm512_scalef_ps(e, n);
 }
 
+/* tanh |x| = (1 - e) / (1 + e) with e = exp(-2 |x|), and the sign of x. The error is that of e: absolute, not
+ * relative to small results. */
+INLINE __m512 tanh16(__m512 x)
+{
+    __m512 sign = _mm512_and_ps(x, _mm512_set1_ps(-0.0f)), one = _mm512_set1_ps(1);
+    __m512 e = exp16(_mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(-2)));
+    __m512 y = _mm512_div_ps(_mm512_sub_ps(one, e), _mm512_add_ps(one, e));
+    return _mm512_or_ps(y, sign);
+}
+
 #endif

@@ -39,12 +39,14 @@ struct activations {
     const float *q_scale; /* [n_rows][stride / Q16_BLOCK] */
 };
 
-/* The query heads of one row that share one KV head, over positions 0..n_pos-1. */
+/* The query heads of one row that share one KV head, over positions first_pos..n_pos-1. */
 struct attention {
-    int n_group; /* query heads */
-    int n_pos;   /* at least 1 */
+    int n_group;   /* query heads */
+    int first_pos; /* what lies before is out of the window */
+    int n_pos;     /* more than first_pos */
     int head_dim;
     float scale;    /* of the scores */
+    float soft_cap; /* scores become soft_cap * tanh(score / soft_cap); 0 for none */
     const float *q; /* [n_group][head_dim] */
     const void *k;  /* [n_pos][head_dim], f32 or f16 as the kernel says */
     const void *v;  /* [n_pos][head_dim] */
@@ -73,11 +75,23 @@ struct kernels {
     /* out = x / sqrt(mean(x^2) + eps) * weight; out may be x. */
     void (*rms_norm)(float *out, const float *x, const float *weight, int n, float eps);
 
+    /* out = (x - mean) / sqrt(variance + eps) * weight + bias; out may be x. */
+    void (*layer_norm)(float *out, const float *x, const float *weight, const float *bias, int n, float eps);
+
     /* Turns the pairs (x[2i], x[2i+1]), i < n_pairs, by the angles whose cosines and sines are given. */
     void (*rope)(float *x, const float *cosines, const float *sines, int n_pairs);
 
+    /* The same for the pairs (x[i], x[i + n_pairs]). */
+    void (*rope_halves)(float *x, const float *cosines, const float *sines, int n_pairs);
+
     /* gate = gate / (1 + exp(-gate)) * up */
     void (*silu_gate)(float *gate, const float *up, int n);
+
+    /* gate = gelu(gate) * up, or gelu(gate) where up is NULL; gelu by its tanh formula */
+    void (*gelu_gate)(float *gate, const float *up, int n);
+
+    /* x = cap * tanh(x / cap) */
+    void (*soft_cap)(float *x, float cap, int n);
 
     /* x += y */
     void (*add)(float *x, const float *y, int n);

@@ -2,6 +2,7 @@
 #ifndef WOOLLY_KERNELS_LEVELS_H
 #define WOOLLY_KERNELS_LEVELS_H
 
+#include "worker/kernels/blocks.h"
 #include "worker/kernels/kernels.h"
 
 void products_init_scalar(struct kernels *k);
@@ -18,19 +19,18 @@ void attention_init_avx512(struct kernels *k);
  * the scores of eight heads to stay in L1. */
 enum { ATTENTION_BLOCK = 32 };
 
+/* Where the blocks begin: those wholly before the window are skipped. */
+static inline int attention_start(const struct attention *a)
+{
+    return a->first_pos / ATTENTION_BLOCK * ATTENTION_BLOCK;
+}
+
+/* The numbers of GELU's tanh formula: sqrt(2 / pi), and the weight of the cube. */
+#define GELU_SCALE 0.797884560802865356f
+#define GELU_CUBE  0.044715f
+
 /* Query heads an attention kernel takes in one pass over the cache. */
 enum { ATTENTION_HEADS = 8 };
-
-/* Blocks as they lie in the file. */
-struct block_q8_0 {
-    uint16_t scale; /* f16 */
-    int8_t q[32];   /* weight = scale * q */
-};
-
-struct block_q4_0 {
-    uint16_t scale; /* f16 */
-    uint8_t q[16];  /* weight i is scale * ((q[i] & 15) - 8), weight i + 16 is scale * ((q[i] >> 4) - 8) */
-};
 
 /* A tile is some weight rows times some activation rows, computed in registers. `out` points at the tile's
  * first element, `weights` at its first row, `first_row` is its first activation row. */

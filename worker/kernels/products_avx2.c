@@ -6,6 +6,7 @@
  * multiply-add with the product of both scales. Sixteen registers allow tiles of two by two. */
 #include "worker/kernels/avx2.h"
 #include "worker/kernels/levels.h"
+#include "worker/kernels/unpacked.h"
 
 enum { WIDE = 2, MAX_ROWS = 2 };
 
@@ -179,6 +180,8 @@ PRODUCT(float, bf16, WEIGHT_BF16)
 PRODUCT(quant, q8_0, WEIGHT_Q8_0)
 PRODUCT(quant, q4_0, WEIGHT_Q4_0)
 
+UNPACKED_TYPES(UNPACKED_PRODUCT)
+
 void products_init_avx2(struct kernels *k)
 {
     k->weights[WEIGHT_F32].multiply = multiply_f32;
@@ -186,4 +189,5 @@ void products_init_avx2(struct kernels *k)
     k->weights[WEIGHT_BF16].multiply = multiply_bf16;
     k->weights[WEIGHT_Q8_0].multiply = multiply_q8_0;
     k->weights[WEIGHT_Q4_0].multiply = multiply_q4_0;
+    UNPACKED_TYPES(UNPACKED_ENTRY)
 }

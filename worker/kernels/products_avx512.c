@@ -8,6 +8,7 @@
  * product (VNNI), one convert, and one fused multiply-add with the product of both scales. */
 #include "worker/kernels/avx512.h"
 #include "worker/kernels/levels.h"
+#include "worker/kernels/unpacked.h"
 
 /* Wide tiles: more weight rows at a time mean more streams from memory and more work per loaded activation;
  * the registers are the bound. */
@@ -185,6 +186,8 @@ PRODUCT(float, bf16, WEIGHT_BF16, 2)
 PRODUCT(quant, q8_0, WEIGHT_Q8_0, 4)
 PRODUCT(quant, q4_0, WEIGHT_Q4_0, 4)
 
+UNPACKED_TYPES(UNPACKED_PRODUCT)
+
 void products_init_avx512(struct kernels *k)
 {
     k->weights[WEIGHT_F32].multiply = multiply_f32;
@@ -192,4 +195,5 @@ void products_init_avx512(struct kernels *k)
     k->weights[WEIGHT_BF16].multiply = multiply_bf16;
     k->weights[WEIGHT_Q8_0].multiply = multiply_q8_0;
     k->weights[WEIGHT_Q4_0].multiply = multiply_q4_0;
+    UNPACKED_TYPES(UNPACKED_ENTRY)
 }

@@ -1,7 +1,8 @@
-/* The reference of every weight type: how a row becomes numbers, and its product with activations, in the
- * plainest order. */
+/* The reference of the products: a weight row times activations in the plainest order. How the rows of block
+ * types become numbers is in blocks_*.c. */
 #include "worker/kernels/half.h"
 #include "worker/kernels/levels.h"
+#include "worker/kernels/unpacked.h"
 
 static void dequantise_f32(float *out, const void *row, int n)
 {
@@ -20,24 +21,6 @@ static void dequantise_bf16(float *out, const void *row, int n)
     const uint16_t *w = row;
     for (int i = 0; i < n; i++)
         out[i] = float_of_bf16(w[i]);
-}
-
-static void dequantise_q8_0(float *out, const void *row, int n)
-{
-    const struct block_q8_0 *b = row;
-    for (int i = 0; i < n; i += 32, b++)
-        for (int j = 0; j < 32; j++)
-            out[i + j] = float_of_half(b->scale) * (float)b->q[j];
-}
-
-static void dequantise_q4_0(float *out, const void *row, int n)
-{
-    const struct block_q4_0 *b = row;
-    for (int i = 0; i < n; i += 32, b++)
-        for (int j = 0; j < 16; j++) {
-            out[i + j] = float_of_half(b->scale) * (float)((b->q[j] & 15) - 8);
-            out[i + j + 16] = float_of_half(b->scale) * (float)((b->q[j] >> 4) - 8);
-        }
 }
 
 static float dot_f32(const void *row, const struct activations *a, int r)
@@ -118,6 +101,8 @@ MULTIPLY(multiply_bf16, WEIGHT_BF16, dot_bf16)
 MULTIPLY(multiply_q8_0, WEIGHT_Q8_0, dot_q8_0)
 MULTIPLY(multiply_q4_0, WEIGHT_Q4_0, dot_q4_0)
 
+UNPACKED_TYPES(UNPACKED_PRODUCT)
+
 void products_init_scalar(struct kernels *k)
 {
     k->weights[WEIGHT_F32] = (struct weight_kernels){ false, dequantise_f32, multiply_f32 };
@@ -125,4 +110,5 @@ void products_init_scalar(struct kernels *k)
     k->weights[WEIGHT_BF16] = (struct weight_kernels){ false, dequantise_bf16, multiply_bf16 };
     k->weights[WEIGHT_Q8_0] = (struct weight_kernels){ true, dequantise_q8_0, multiply_q8_0 };
     k->weights[WEIGHT_Q4_0] = (struct weight_kernels){ true, dequantise_q4_0, multiply_q4_0 };
+    UNPACKED_TYPES(UNPACKED_REFERENCE)
 }

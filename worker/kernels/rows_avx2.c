@@ -1,5 +1,5 @@
-/* Rows of activations with AVX2. RoPE and the residual sum stay scalar: they are a few thousand elements per
- * token, and the compiler vectorises the sum. */
+/* Rows of activations with AVX2. RoPE, LayerNorm and the residual sum stay scalar: they are a few thousand
+ * elements per token, and the compiler vectorises the sum. */
 #include <float.h>
 #include <math.h>
 
@@ -74,6 +74,27 @@ static void silu_gate(float *gate, const float *up, int n)
     }
 }
 
+/* As the scalar one: x / (1 + exp(-2 u)). */
+static void gelu_gate(float *gate, const float *up, int n)
+{
+    __m256 one = _mm256_set1_ps(1);
+    for (int i = 0; i < n; i += 8) {
+        __m256 x = load_floats(gate + i, n - i);
+        __m256 cube = _mm256_mul_ps(_mm256_mul_ps(x, x), _mm256_mul_ps(x, _mm256_set1_ps(GELU_CUBE)));
+        __m256 below = exp8(_mm256_mul_ps(_mm256_add_ps(x, cube), _mm256_set1_ps(-2 * GELU_SCALE)));
+        __m256 y = _mm256_div_ps(x, _mm256_add_ps(one, below));
+        store_floats(gate + i, up ? _mm256_mul_ps(y, load_floats(up + i, n - i)) : y, n - i);
+    }
+}
+
+static void soft_cap(float *x, float cap, int n)
+{
+    __m256 caps = _mm256_set1_ps(cap);
+    for (int i = 0; i < n; i += 8)
+        store_floats(x + i, _mm256_mul_ps(caps, tanh8(_mm256_div_ps(load_floats(x + i, n - i), caps))),
+                     n - i);
+}
+
 static void store_f16(uint16_t *out, const float *x, int n)
 {
     for (int i = 0; i < n; i += 8) {
@@ -90,5 +111,7 @@ void rows_init_avx2(struct kernels *k)
     k->quantise = quantise;
     k->rms_norm = rms_norm;
     k->silu_gate = silu_gate;
+    k->gelu_gate = gelu_gate;
+    k->soft_cap = soft_cap;
     k->store_f16 = store_f16;
 }

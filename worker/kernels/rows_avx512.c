@@ -1,5 +1,5 @@
-/* Rows of activations with AVX-512. RoPE and the residual sum stay scalar: they are a few thousand elements
- * per token, and the compiler vectorises the sum. */
+/* Rows of activations with AVX-512. RoPE, LayerNorm and the residual sum stay scalar: they are a few thousand
+ * elements per token, and the compiler vectorises the sum. */
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -66,6 +66,32 @@ static void silu_gate(float *gate, const float *up, int n)
     }
 }
 
+/* As the scalar one: x / (1 + exp(-2 u)). */
+static void gelu_gate(float *gate, const float *up, int n)
+{
+    __m512 one = _mm512_set1_ps(1);
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 mask = first_lanes(n - i < 16 ? n - i : 16);
+        __m512 x = _mm512_maskz_loadu_ps(mask, gate + i);
+        __m512 cube = _mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_mul_ps(x, _mm512_set1_ps(GELU_CUBE)));
+        __m512 below = exp16(_mm512_mul_ps(_mm512_add_ps(x, cube), _mm512_set1_ps(-2 * GELU_SCALE)));
+        __m512 y = _mm512_div_ps(x, _mm512_add_ps(one, below));
+        if (up)
+            y = _mm512_mul_ps(y, _mm512_maskz_loadu_ps(mask, up + i));
+        _mm512_mask_storeu_ps(gate + i, mask, y);
+    }
+}
+
+static void soft_cap(float *x, float cap, int n)
+{
+    __m512 caps = _mm512_set1_ps(cap);
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 mask = first_lanes(n - i < 16 ? n - i : 16);
+        __m512 y = tanh16(_mm512_div_ps(_mm512_maskz_loadu_ps(mask, x + i), caps));
+        _mm512_mask_storeu_ps(x + i, mask, _mm512_mul_ps(caps, y));
+    }
+}
+
 static void store_f16(uint16_t *out, const float *x, int n)
 {
     for (int i = 0; i < n; i += 16) {
@@ -80,5 +106,7 @@ void rows_init_avx512(struct kernels *k)
     k->quantise = quantise;
     k->rms_norm = rms_norm;
     k->silu_gate = silu_gate;
+    k->gelu_gate = gelu_gate;
+    k->soft_cap = soft_cap;
     k->store_f16 = store_f16;
 }

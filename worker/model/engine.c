@@ -50,11 +50,38 @@ static struct row_buffer carve_rows(struct carver *c, int rows, int width)
     return (struct row_buffer){ .data = carve(c, rows, stride * sizeof(float)), .stride = stride };
 }
 
+static size_t wider(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Returns the width of the widest input of their products. */
+static size_t lay_out_experts(struct expert_state *x, struct carver *c, int rows, const struct model_facts *f)
+{
+    const struct expert_facts *n = &f->experts;
+    int pairs = rows * n->n_used;
+
+    x->router = carve_rows(c, rows, n->n);
+    x->shared_gate = carve_rows(c, rows, 1);
+    x->chosen = carve(c, pairs, sizeof *x->chosen);
+    x->share = carve(c, pairs, sizeof *x->share);
+    x->pair = carve(c, pairs, sizeof *x->pair);
+    x->pair_row = carve(c, pairs, sizeof *x->pair_row);
+    x->busy = carve(c, n->n, sizeof *x->busy);
+    x->first_pair = carve(c, n->n + 1, sizeof *x->first_pair);
+    x->in = carve_rows(c, pairs, f->n_embd);
+    x->gate = carve_rows(c, pairs, n->n_ff);
+    x->up = carve_rows(c, pairs, n->n_ff);
+    x->out = carve_rows(c, pairs, f->n_embd);
+    return wider(x->in.stride, x->gate.stride);
+}
+
 static uint64_t lay_out(struct engine *e, char *base)
 {
     const struct model_facts *f = &e->model->facts;
     struct carver c = { .base = base };
     int rows = e->options.max_rows, n_q = f->n_heads * f->head_dim, n_kv = f->n_kv_heads * f->head_dim;
+    int n_ff = f->experts.n ? f->experts.n_ff_shared : f->n_ff;
 
     e->x = carve_rows(&c, rows, f->n_embd);
     e->h = carve_rows(&c, rows, f->n_embd);
@@ -62,19 +89,19 @@ static uint64_t lay_out(struct engine *e, char *base)
     e->k = carve_rows(&c, rows, n_kv);
     e->v = carve_rows(&c, rows, n_kv);
     e->attended = carve_rows(&c, rows, n_q);
-    e->gate = carve_rows(&c, rows, f->n_ff);
-    e->up = carve_rows(&c, rows, f->n_ff);
+    e->gate = carve_rows(&c, rows, n_ff);
+    e->up = carve_rows(&c, rows, n_ff);
     e->delta = carve_rows(&c, rows, f->n_embd);
-    e->cosines = carve_rows(&c, rows, f->n_rot / 2);
-    e->sines = carve_rows(&c, rows, f->n_rot / 2);
+    e->cosines = carve_rows(&c, rows, f->rope.n_rot / 2);
+    e->sines = carve_rows(&c, rows, f->rope.n_rot / 2);
 
-    size_t widest = e->x.stride;
-    if (e->q.stride > widest)
-        widest = e->q.stride;
-    if (e->gate.stride > widest)
-        widest = e->gate.stride;
-    e->quants = carve(&c, rows, widest * sizeof *e->quants);
-    e->quant_scales = carve(&c, rows, widest / Q16_BLOCK * sizeof *e->quant_scales);
+    uint64_t quants = (uint64_t)rows * wider(e->x.stride, wider(e->q.stride, e->gate.stride));
+    if (f->experts.n) {
+        size_t widest = lay_out_experts(&e->experts, &c, rows, f);
+        quants = wider(quants, (uint64_t)rows * (uint64_t)f->experts.n_used * widest);
+    }
+    e->quants = carve(&c, 1, quants * sizeof *e->quants);
+    e->quant_scales = carve(&c, 1, quants / Q16_BLOCK * sizeof *e->quant_scales);
     e->logits = carve(&c, rows, (size_t)f->n_vocab * sizeof *e->logits);
     e->logit_rows = carve(&c, rows, sizeof *e->logit_rows);
     return c.used;
@@ -99,15 +126,36 @@ static enum status map_scratch(struct engine *e, struct error *err)
     return OK;
 }
 
+/* Where YaRN's ramp between scaled and unscaled frequencies has an end: the pair that turns `turns` times
+ * within the context the model was first trained for. */
+static double yarn_pair(const struct rope_facts *r, double turns)
+{
+    return r->n_rot * log(r->original_context / (turns * 2 * M_PI)) / (2 * log(r->base));
+}
+
+/* Frequencies as trained count for pairs that turn often, frequencies divided by the factor for those that
+ * turn seldom, a mixture in between (Peng et al., 2023). */
+static double yarn_frequency(const struct rope_facts *r, int pair, double trained)
+{
+    double low = fmax(floor(yarn_pair(r, r->yarn_beta_fast)), 0);
+    double high = fmin(ceil(yarn_pair(r, r->yarn_beta_slow)), r->n_rot - 1);
+    double ramp = fmin(fmax((pair - low) / fmax(high - low, 0.001), 0), 1);
+    double mix = (1 - ramp) * r->yarn_extrapolation;
+    return trained * mix + trained / r->factor * (1 - mix);
+}
+
 static void set_frequencies(struct engine *e)
 {
     const struct model *m = e->model;
-    const struct model_facts *f = &m->facts;
-    e->frequencies = xcalloc((size_t)f->n_rot / 2, sizeof *e->frequencies);
-    for (int i = 0; i < f->n_rot / 2; i++) {
-        e->frequencies[i] = f->rope_scale * pow(f->rope_base, -2.0 * i / f->n_rot);
-        if (m->rope_factors)
-            e->frequencies[i] /= (double)m->rope_factors[i];
+    const struct rope_facts *r = &m->facts.rope;
+    bool is_long = m->rope_factors_long && e->options.n_ctx > r->original_context;
+    const float *factors = is_long ? m->rope_factors_long : m->rope_factors;
+    e->frequencies = xcalloc((size_t)r->n_rot / 2 + 1, sizeof *e->frequencies);
+    for (int i = 0; i < r->n_rot / 2; i++) {
+        double trained = pow(r->base, -2.0 * i / r->n_rot);
+        if (factors)
+            trained /= (double)factors[i];
+        e->frequencies[i] = r->scaling == ROPE_YARN ? yarn_frequency(r, i, trained) : trained / r->factor;
     }
 }
 
@@ -123,6 +171,9 @@ enum status engine_create(struct engine **out, const struct model *m, const stru
     *out = NULL;
     if ((s = check_options(o, err)) != OK)
         return s;
+    if (f->n_positions && o->n_ctx > f->n_positions)
+        return error_set(err, E_LIMIT, "%d positions per slot are asked for; the model has learned %d",
+                         o->n_ctx, f->n_positions);
     if (!isa_choose(&isa, problem, sizeof problem))
         return error_set(err, E_INVALID, "%s", problem);
     e = xcalloc(1, sizeof *e);

@@ -3,6 +3,7 @@
  *
  * The unit of work is a row: one token of one sequence at one position. A step takes any mix of rows, single
  * decode rows of many sequences next to a chunk of someone's prompt, and gives logits for those that ask.
+ * Where a file has RoPE factors for short and for long contexts, n_ctx of the options decides which are used.
  * The logits of a row are bit-for-bit the same whatever other rows are in the step, however a prompt is cut
  * into steps, and with any number of threads. */
 #ifndef WOOLLY_MODEL_ENGINE_H

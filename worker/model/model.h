@@ -9,8 +9,26 @@
 #include "common/status.h"
 #include "worker/model/gguf.h"
 
+enum rope_scaling { ROPE_UNSCALED, ROPE_LINEAR, ROPE_YARN };
+
+struct rope_facts {
+    int n_rot; /* leading elements of a head that RoPE turns; 0 without RoPE */
+    double base;
+    enum rope_scaling scaling;
+    double factor;        /* how much longer the context is than the one first trained; 1 unscaled */
+    int original_context; /* the one first trained */
+    double gain;          /* of cosines and sines */
+    double yarn_extrapolation, yarn_beta_fast, yarn_beta_slow;
+};
+
+/* Of a mixture of experts; 0 without. */
+struct expert_facts {
+    int n, n_used;         /* how many there are, and how many a row goes through */
+    int n_ff, n_ff_shared; /* width of each, and of the block every row goes through */
+};
+
 struct model_facts {
-    char architecture[32]; /* "llama" */
+    char architecture[32]; /* a name of the table in architectures.c */
     uint64_t n_params;
     uint64_t weight_bytes; /* of all tensors, as in the file */
     int n_layers;
@@ -19,12 +37,17 @@ struct model_facts {
     int n_heads;
     int n_kv_heads;
     int head_dim; /* of q and k */
-    int n_rot;    /* leading elements of a head that RoPE turns */
     int n_vocab;
     int n_ctx_train;
+    int n_positions; /* learned ones, beyond which no context goes; 0 where positions are computed */
+    int window;      /* positions seen in layers with a sliding window; 0: all */
     float norm_eps;
-    double rope_base;
-    double rope_scale; /* positions are multiplied by this: 1, or 1/factor for linear scaling */
+    struct rope_facts rope;
+    struct expert_facts experts;
+    float attention_scale;                 /* of scores */
+    float attention_cap, logit_cap;        /* soft caps; 0 for none */
+    float embedding_scale, residual_scale; /* the latter of what a block adds */
+    float logit_scale;                     /* logits are divided by it */
 };
 
 struct model;

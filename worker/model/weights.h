@@ -1,35 +1,66 @@
 /* Inside of the model folder: the weights of a model as the forward pass wants them, pointers into the map.
- */
+ * What a file does not have is NULL. */
 #ifndef WOOLLY_MODEL_WEIGHTS_H
 #define WOOLLY_MODEL_WEIGHTS_H
 
+#include "worker/model/architectures.h"
 #include "worker/model/model.h"
 
-/* [n_out] rows of [n_in] */
+/* [n_out] rows of [n_in]; the product is times *scale and plus bias. Of a stack of experts this is the first,
+ * and the others follow it. */
 struct matrix {
     enum weight_type type;
     int n_in, n_out;
     const void *data;
+    const float *scale; /* [1], or NULL */
+    const float *bias;  /* [n_out], or NULL */
+};
+
+struct norm {
+    const float *weight; /* NULL: no norm here */
+    const float *bias;   /* of a LayerNorm */
+};
+
+/* A feed-forward block of n_ff = up.n_out, or as many as there are experts. */
+struct ffn {
+    struct matrix gate, up; /* n_embd -> n_ff; no gate where the architecture has none */
+    struct matrix down;     /* n_ff -> n_embd */
 };
 
 struct layer {
-    const float *attention_norm; /* [n_embd] */
-    struct matrix q;             /* n_embd -> n_heads * head_dim */
-    struct matrix k, v;          /* n_embd -> n_kv_heads * head_dim */
-    struct matrix attention_out; /* n_heads * head_dim -> n_embd */
-    const float *ffn_norm;       /* [n_embd] */
-    struct matrix gate, up;      /* n_embd -> n_ff */
-    struct matrix down;          /* n_ff -> n_embd */
+    struct norm attention_norm;     /* [n_embd] */
+    struct matrix q;                /* n_embd -> n_heads * head_dim */
+    struct matrix k, v;             /* n_embd -> n_kv_heads * head_dim */
+    struct norm q_norm, k_norm;     /* [head_dim] */
+    struct norm attention_sub_norm; /* [n_heads * head_dim] */
+    struct matrix attention_out;    /* n_heads * head_dim -> n_embd */
+    struct norm attention_post_norm;
+    struct norm ffn_norm;     /* [n_embd] */
+    struct ffn ffn;           /* without experts */
+    struct norm ffn_sub_norm; /* [n_ff] */
+    struct norm ffn_post_norm;
+
+    bool has_experts;
+    struct matrix router;      /* n_embd -> n_experts */
+    struct ffn experts;        /* of expert 0 */
+    struct ffn shared;         /* a block every row goes through; shared.up.data is NULL for none */
+    struct matrix shared_gate; /* n_embd -> 1; data is NULL: the shared block counts in full */
+    int window;                /* positions a row sees, itself included; INT32_MAX for all */
 };
 
 struct model {
     struct gguf *gguf;
+    const struct architecture *architecture;
     struct model_facts facts;
-    struct matrix embedding;   /* [n_vocab] rows of [n_embd] */
-    struct layer *layers;      /* [n_layers] */
-    const float *output_norm;  /* [n_embd] */
-    struct matrix output;      /* n_embd -> n_vocab; the embedding again when the file ties them */
-    const float *rope_factors; /* [n_rot / 2], each divides a frequency; NULL for none */
+    struct matrix embedding; /* [n_vocab] rows of [n_embd] */
+    struct matrix positions; /* [n_ctx_train] rows of [n_embd], of architectures without RoPE */
+    struct layer *layers;    /* [n_layers] */
+    struct norm output_norm; /* [n_embd] */
+    struct matrix output;    /* n_embd -> n_vocab; the embedding again when the file ties them */
+
+    /* [n_rot / 2], each divides a frequency; NULL for none. Those for long contexts replace the others in an
+     * engine whose slots are longer than rope.original_context. */
+    const float *rope_factors, *rope_factors_long;
 };
 
 #endif

@@ -22,6 +22,7 @@ struct special_length {
 struct special {
     struct special_length *lengths; /* longest first */
     int n_lengths;
+    uint8_t *starts;       /* [first byte << 8 | second]: whether such a token begins so */
     bool eats_space_after; /* white space behind a special token is dropped */
 };
 

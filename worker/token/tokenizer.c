@@ -12,6 +12,7 @@
 #include "common/xalloc.h"
 #include "worker/token/bpe.h"
 #include "worker/token/byte_letters.h"
+#include "worker/token/ends.h"
 #include "worker/token/special.h"
 #include "worker/token/spm.h"
 #include "worker/token/vocab.h"
@@ -23,7 +24,6 @@ enum { SPACE_MARK_BYTES = 3 };
 struct piece {
     const char *text;
     uint32_t len;
-    bool is_end;
 };
 
 enum family { FAMILY_SPM, FAMILY_BPE };
@@ -35,6 +35,7 @@ struct tokenizer {
     struct bpe bpe;       /* empty in other families */
     struct piece *pieces; /* [n_vocab] */
     char *piece_bytes;    /* those pieces that are not spelled as in the file */
+    bool *is_end;         /* [n_vocab] */
     int32_t bos, eos;
     bool adds_bos, adds_eos, adds_space_prefix;
 };
@@ -146,35 +147,6 @@ static void build_pieces(struct tokenizer *t)
     }
 }
 
-/* Files name one end of sequence, chat models stop at other tokens too: the end-of-turn keys, and the
- * spellings that the well-known families use for them. */
-static enum status mark_ends(struct tokenizer *t, const struct gguf *g, struct error *err)
-{
-    static const char *const keys[] = { "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id" };
-    static const char *const names[] = {
-        "<|eot_id|>",    "<|eom_id|>",      "<|im_end|>",         "<|end|>", "<end_of_turn>",
-        "<|endoftext|>", "<|end_of_text|>", "<end_of_utterance>", "<EOT>",   "_<EOT>",
-    };
-    const unsigned kinds = TOKEN_SET(TOKEN_CONTROL) | TOKEN_SET(TOKEN_USER_DEFINED);
-
-    if (t->eos >= 0)
-        t->pieces[t->eos].is_end = true;
-    for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
-        int32_t id = -1;
-        enum status s = vocab_read_id(&t->vocab, g, keys[i], &id, err);
-        if (s != OK)
-            return s;
-        if (id >= 0)
-            t->pieces[id].is_end = true;
-    }
-    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
-        int32_t id = vocab_find(&t->vocab, names[i], strlen(names[i]), kinds);
-        if (id >= 0)
-            t->pieces[id].is_end = true;
-    }
-    return OK;
-}
-
 /* What the family, or the rule of a byte-level vocabulary, means when a key is absent. */
 static void set_defaults(struct tokenizer *t)
 {
@@ -216,7 +188,8 @@ enum status tokenizer_create(struct tokenizer **out, const struct gguf *g, struc
         goto fail;
 
     build_pieces(t);
-    if ((s = mark_ends(t, g, err)) != OK)
+    t->is_end = xcalloc((size_t)t->vocab.n, sizeof(*t->is_end));
+    if ((s = ends_mark(&t->vocab, g, t->eos, t->is_end, err)) != OK)
         goto fail;
     special_init(&t->special, &t->vocab, special_eats_space(g));
     *out = t;
@@ -236,6 +209,7 @@ void tokenizer_destroy(struct tokenizer *t)
     vocab_fini(&t->vocab);
     free(t->pieces);
     free(t->piece_bytes);
+    free(t->is_end);
     free(t);
 }
 
@@ -256,7 +230,7 @@ int32_t tokenizer_eos(const struct tokenizer *t)
 
 bool tokenizer_is_end(const struct tokenizer *t, int32_t id)
 {
-    return id >= 0 && id < t->vocab.n && t->pieces[id].is_end;
+    return id >= 0 && id < t->vocab.n && t->is_end[id];
 }
 
 /* Appends text to b with every space as "▁". */

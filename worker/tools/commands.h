@@ -5,12 +5,14 @@
 
 #include "common/status.h"
 
+int command_chat(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_tokenize(int argc, char **argv);
 int command_detokenize(int argc, char **argv);
 int command_logits(int argc, char **argv);
 int command_generate(int argc, char **argv);
 int command_perplexity(int argc, char **argv);
+int command_quantize(int argc, char **argv);
 
 /* "woolly-gguf: inspect: ..." and where help is to be had, on standard error; returns EXIT_USAGE. */
 int command_misused(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
