@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From a fresh machine to a running model: installs what is missing, builds, starts a server with two workers,
-# streams a story through it, shows its processes, and stops it.
+# From a fresh machine to running models: installs what is missing, builds, starts a server with two workers for each
+# model of deploy/models, or for the one given, streams a story through it, shows its processes, and stops it.
 #
 #   deploy/run.sh [MODEL.gguf]
 set -euo pipefail
@@ -27,15 +27,19 @@ clean_up() {
 }
 trap clean_up EXIT
 
-model=${1:-${WOOLLY_TEST_DATA:-../shared/data}/models/stories260K-F32.gguf}
-if [ ! -e "$model" ]; then
-    echo "No model given: making a small random one. It babbles; a path of a GGUF file (llama architecture) gives sense."
-    model=$WOOLLY_RUNTIME_DIR/random.gguf
-    build/tests/make_gguf --out "$model" --layers 4 --embd 256 --heads 8 --kv-heads 4 --ff 768 --vocab 2048 --ctx 512 --type Q8_0 --seed 1
+if [ $# -eq 1 ]; then
+    storyteller=stories
+    models=(--model "stories=$1")
+else
+    storyteller=woolhill-granite
+    models=()
+    for file in deploy/models/*.gguf; do
+        models+=(--model "$file")
+    done
 fi
 
 log=$WOOLLY_RUNTIME_DIR/log
-woolly serve --model "stories=$model" --workers 2 --threads 1 >"$WOOLLY_RUNTIME_DIR/ready" 2>"$log" &
+woolly serve "${models[@]}" --workers 2 --threads 1 >"$WOOLLY_RUNTIME_DIR/ready" 2>"$log" &
 server=$!
 until grep -q ready "$WOOLLY_RUNTIME_DIR/ready"; do # a large model takes its time
     kill -0 "$server" 2>/dev/null || { cat "$log" >&2; exit 1; }
@@ -44,12 +48,17 @@ done
 cat "$WOOLLY_RUNTIME_DIR/ready"
 
 echo
-echo "woolly run stories \"Once upon a time\" -n 200"
+echo "woolly run $storyteller \"Once upon a time\" -n 200"
 echo
-woolly run stories "Once upon a time" -n 200 2>"$WOOLLY_RUNTIME_DIR/speed"
+woolly run "$storyteller" "Once upon a time" -n 200
 echo
-cat "$WOOLLY_RUNTIME_DIR/speed"
-woolly run stories "Once upon a time" -n 200 --json | sed -nE 's/.*"tok_s": *([0-9.]+).*/\1 tokens per second/p' | head -1
+echo
+woolly run "$storyteller" "Once upon a time" -n 200 --json | sed -nE 's/.*"tok_s": *([0-9.]+).*/\1 tokens per second/p'
+if [ $# -eq 0 ]; then
+    echo
+    echo "woolly-gguf generate deploy/models/woolhill-chat.gguf --chat -p \"What is three plus four?\""
+    woolly-gguf generate deploy/models/woolhill-chat.gguf --chat -p "What is three plus four?" 2>/dev/null
+fi
 
 echo
 echo "Its processes:"

@@ -1,7 +1,6 @@
-/* The engine's promise, on small random models of every weight type and architecture and on every instruction
- * set: the logits
- * of a row are bit for bit the same whatever shares its step, however a prompt is cut, with any number of
- * threads, and in a slot used before. And what model_open and engine_create refuse. */
+/* The engine's promise, on small random models of every architecture and kind of weight kernel and on every
+ * instruction set: the logits of a row are bit for bit the same whatever shares its step, however a prompt is
+ * cut, with any number of threads, in a slot used before. And what model_open and engine_create refuse. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -34,9 +33,11 @@ static const struct variant {
     { "mixtral", "--arch llama --type Q4_0 --experts 8" },
     { "granitemoe", "--arch granitemoe --type Q8_0 --experts 5 --experts-used 3 --expert-ff 64" },
     { "qwen2moe", "--arch qwen2moe --type Q8_0 --experts 6 --shared-ff 96" },
+    { "uneven", /* experts that end amid a vector and a thread's share */
+      "--arch qwen2moe --type F16 --experts 5 --experts-used 3 --expert-ff 37 --shared-ff 45" },
     { "qwen3", "--arch qwen3 --type F16 --head-dim 32 --rope yarn" },
-    { "gemma2", "--arch gemma2 --type Q8_0 --window 13" },
-    { "phi3", "--arch phi3 --type Q8_0 --rot 12" },
+    { "gemma2", "--arch gemma2 --type Q5_1 --window 13" },
+    { "phi3", "--arch phi3 --type IQ4_NL --rot 12" },
     { "gpt2", "--arch gpt2 --type Q8_0" },
     { "bitnet", "--arch bitnet --type F32" },
 };

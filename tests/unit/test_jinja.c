@@ -460,6 +460,7 @@ static void test_errors_while_rendering_name_line_column_and_construct(void **st
         { "{{ s() }}", "line 1, column 4: 'str' object is not callable" },
         { "{{ u|tojson }}", "line 1, column 6: tojson: an Undefined has no JSON form" },
         { "{{ 1/0 }}", "line 1, column 5: division by zero" },
+        { "{{ 0 ** -1 }}", "line 1, column 6: division by zero" },
         { "{{ 'a' + 1 }}", "line 1, column 8: unsupported operand types for +: 'str' and 'int'" },
         { "{{ 'a' < 1 }}", "line 1, column 8: a str and a int have no order" },
         { "{{ ','.join(l) }}", "line 1, column 8: join: element 0 is no string but a 'int'" },
@@ -481,6 +482,21 @@ static void test_errors_while_rendering_name_line_column_and_construct(void **st
     (void)state;
     for (size_t i = 0; i < sizeof examples / sizeof *examples; i++)
         check_error(examples[i].template, strlen(examples[i].template), &jinja_default_limits, E_INVALID,
+                    examples[i].wanted);
+}
+
+static void test_numbers_out_of_range_are_refused_not_altered(void **state)
+{
+    static const struct example examples[] = {
+        { "{{ 1e20|int }}", "line 1, column 9: an integer does not fit into 64 bits" },
+        { "{{ '-1e19'|int }}", "line 1, column 12: an integer does not fit into 64 bits" },
+        { "{{ '%500d'|format(1) }}", "line 1, column 12: a formatted number has more than 399 characters" },
+        { "{{ '%.300f' % 1e300 }}", "line 1, column 13: a formatted number has more than 399 characters" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof examples / sizeof *examples; i++)
+        check_error(examples[i].template, strlen(examples[i].template), &jinja_default_limits, E_LIMIT,
                     examples[i].wanted);
 }
 
@@ -606,6 +622,7 @@ int main(void)
         cmocka_unit_test(test_operators_and_literals),
         cmocka_unit_test(test_errors_of_syntax_name_line_column_and_construct),
         cmocka_unit_test(test_errors_while_rendering_name_line_column_and_construct),
+        cmocka_unit_test(test_numbers_out_of_range_are_refused_not_altered),
         cmocka_unit_test(test_what_is_not_there_is_named_where_it_is_used),
         cmocka_unit_test(test_a_template_that_would_run_for_ever_stops_at_the_step_limit),
         cmocka_unit_test(test_memory_and_output_have_limits),

@@ -1,9 +1,11 @@
 /* The codec: every message survives a round trip, and no bytes from outside break it. */
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <setjmp.h>
+
 #include <cmocka.h>
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,7 +34,8 @@ static int tear_down(void **state)
     return 0;
 }
 
-static enum status pass(struct codec *c, const struct message *in, enum message_link link, struct message *out)
+static enum status pass(struct codec *c, const struct message *in, enum message_link link,
+                        struct message *out)
 {
     message_encode(&c->bytes, in);
     return message_decode(c->decoder, link, c->bytes.data, c->bytes.len, out, &c->err);
@@ -113,7 +116,11 @@ static void test_step_carries_nested_log_probabilities(void **state)
     const struct token_detail details[] = { { 3, -0.5f, slice_of("a"), { top, 2 } } };
     const int32_t ids[] = { 3 };
     const struct step_item items[] = {
-        { .job = 1, .ids = { ids, 1 }, .text = slice_of("a"), .logprobs = { details, 1 }, .prompt_tokens = 5 },
+        { .job = 1,
+          .ids = { ids, 1 },
+          .text = slice_of("a"),
+          .logprobs = { details, 1 },
+          .prompt_tokens = 5 },
         { .job = 2, .error_code = slice_of("bad_request"), .error_message = slice_of("why") },
     };
     struct message in = { .kind = MSG_STEP, .step = { .epoch = 9, .items = { items, 2 } } }, out;
@@ -135,15 +142,15 @@ static void test_every_kind_is_read_only_on_its_own_link(void **state)
 {
     struct codec *c = *state;
     static const enum message_link links[MSG_KINDS] = {
-        [MSG_ACCEPTED] = BROKER_TO_CLIENT,     [MSG_TOKENS] = BROKER_TO_CLIENT,
-        [MSG_DONE] = BROKER_TO_CLIENT,         [MSG_CANCELLED] = BROKER_TO_CLIENT,
-        [MSG_ERROR] = BROKER_TO_CLIENT,        [MSG_MODELS_REPLY] = BROKER_TO_CLIENT,
-        [MSG_STATS_REPLY] = BROKER_TO_CLIENT,  [MSG_HEALTH_REPLY] = BROKER_TO_CLIENT,
-        [MSG_PONG] = BROKER_TO_CLIENT,         [MSG_CLIENT_BEAT] = BROKER_TO_CLIENT,
-        [MSG_REGISTER] = WORKER_TO_BROKER,     [MSG_STEP] = WORKER_TO_BROKER,
-        [MSG_WORKER_BEAT] = WORKER_TO_BROKER,  [MSG_BYE] = WORKER_TO_BROKER,
-        [MSG_WELCOME] = BROKER_TO_WORKER,      [MSG_SUBMIT] = BROKER_TO_WORKER,
-        [MSG_DROP] = BROKER_TO_WORKER,         [MSG_BROKER_BEAT] = BROKER_TO_WORKER,
+        [MSG_ACCEPTED] = BROKER_TO_CLIENT,    [MSG_TOKENS] = BROKER_TO_CLIENT,
+        [MSG_DONE] = BROKER_TO_CLIENT,        [MSG_CANCELLED] = BROKER_TO_CLIENT,
+        [MSG_ERROR] = BROKER_TO_CLIENT,       [MSG_MODELS_REPLY] = BROKER_TO_CLIENT,
+        [MSG_STATS_REPLY] = BROKER_TO_CLIENT, [MSG_HEALTH_REPLY] = BROKER_TO_CLIENT,
+        [MSG_PONG] = BROKER_TO_CLIENT,        [MSG_CLIENT_BEAT] = BROKER_TO_CLIENT,
+        [MSG_REGISTER] = WORKER_TO_BROKER,    [MSG_STEP] = WORKER_TO_BROKER,
+        [MSG_WORKER_BEAT] = WORKER_TO_BROKER, [MSG_BYE] = WORKER_TO_BROKER,
+        [MSG_WELCOME] = BROKER_TO_WORKER,     [MSG_SUBMIT] = BROKER_TO_WORKER,
+        [MSG_DROP] = BROKER_TO_WORKER,        [MSG_BROKER_BEAT] = BROKER_TO_WORKER,
         [MSG_STOP] = BROKER_TO_WORKER,
     };
     for (int kind = 0; kind < MSG_KINDS; kind++) {
@@ -187,11 +194,15 @@ static void test_bad_fields_are_named(void **state)
         CASE("\x83\xa1v\x01\xa4type\xa8generate\xa2id\x01", "request: missing"),
         CASE("\x84\xa1v\x01\xa4type\xa8generate\xa2id\x01\xa7request\x80", "model: missing"),
         CASE("\x84\xa1v\x01\xa4type\xa8generate\xa2id\x01\xa7request\x81\xa5model\xa1\xff", "model"),
-        CASE("\x84\xa1v\x01\xa4type\xa8generate\xa2id\x01\xa7request\x82\xa5model\xa1m\xa5top_p\x02", "top_p"),
-        CASE("\x84\xa1v\x01\xa4type\xa8generate\xa2id\x01\xa7request\x82\xa5model\xa1m\xa5top_p\xca\x7f\xc0\x00\x00",
+        CASE("\x84\xa1v\x01\xa4type\xa8generate\xa2id\x01\xa7request\x82\xa5model\xa1m\xa5top_p\x02",
              "top_p"),
-        CASE("\x84\xa1v\x01\xa4type\xa8generate\xa2id\x01\xa7request\x82\xa5model\xa1m\xa4stop\x91\xa0", "stop"),
-        CASE("\x84\xa1v\x01\xa4type\xa8generate\xa2id\x01\xa7request\x82\xa5model\xa1m\xa6tokens\x91\xff", "tokens"),
+        CASE("\x84\xa1v\x01\xa4type\xa8generate\xa2id\x01\xa7request\x82\xa5model\xa1m\xa5top_"
+             "p\xca\x7f\xc0\x00\x00",
+             "top_p"),
+        CASE("\x84\xa1v\x01\xa4type\xa8generate\xa2id\x01\xa7request\x82\xa5model\xa1m\xa4stop\x91\xa0",
+             "stop"),
+        CASE("\x84\xa1v\x01\xa4type\xa8generate\xa2id\x01\xa7request\x82\xa5model\xa1m\xa6tokens\x91\xff",
+             "tokens"),
 #undef CASE
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -245,7 +256,8 @@ static void test_truncated_messages_never_pass(void **state)
 {
     struct codec *c = *state;
     struct message in = { .kind = MSG_GENERATE,
-                          .generate = { .id = 1, .request = { .model = slice_of("m"), .prompt = slice_of("p") } } };
+                          .generate = { .id = 1,
+                                        .request = { .model = slice_of("m"), .prompt = slice_of("p") } } };
     in.generate.request.max_tokens = 1;
     struct message out;
     message_encode(&c->bytes, &in);

@@ -380,6 +380,119 @@ static void test_a_megabyte_of_one_character_takes_little_time(void **state)
     free(text);
 }
 
+/* Cuts at user-defined tokens, ids `first` and up, the slow way; what is left are the letters 3 and 4. */
+static void cut_slowly(const char *const *tokens, int n_tokens, const char *text, int32_t first,
+                       int32_t *want)
+{
+    size_t len = strlen(text), n = 0;
+    int32_t at[64]; /* 0: free; -1: inside a token */
+
+    assert_true(len <= 64);
+    memset(at, 0, sizeof at);
+    for (size_t size = 12; size > 0; size--) {
+        for (size_t i = 0; i + size <= len; i++) {
+            bool is_free = true;
+            for (size_t k = i; k < i + size; k++)
+                is_free = is_free && !at[k];
+            for (int t = 0; is_free && t < n_tokens; t++) {
+                if (strlen(tokens[t]) != size || memcmp(tokens[t], text + i, size) != 0)
+                    continue;
+                memset(at + i, -1, size * sizeof *at);
+                at[i] = first + t;
+                break;
+            }
+        }
+    }
+    for (size_t i = 0; i < len; i++) {
+        if (at[i] >= 0)
+            want[n++] = at[i] ? at[i] : 3 + (text[i] == 'b');
+    }
+    want[n] = -1;
+}
+
+static uint32_t next_random(uint32_t *seed)
+{
+    return (*seed = *seed * 1664525u + 1013904223u) >> 16;
+}
+
+static void random_letters(char *out, size_t len, uint32_t *seed)
+{
+    for (size_t i = 0; i < len; i++)
+        out[i] = next_random(seed) % 4 ? 'a' : 'b';
+    out[len] = 0;
+}
+
+static void test_cutting_at_whole_tokens_agrees_with_the_slow_way(void **state)
+{
+    uint32_t seed = 5;
+
+    (void)state;
+    for (int round = 0; round < 60; round++) {
+        char spelled[20][13], text[65];
+        const char *tokens[20];
+        int n = 0, n_wanted = 1 + (int)(next_random(&seed) % 20);
+        int32_t want[65];
+        struct fixture x;
+        begin(&x);
+        vocab_file_add(&x.file, "a", 0, NORMAL);
+        vocab_file_add(&x.file, "b", 0, NORMAL);
+        vocab_file_put_bool(&x.file, "tokenizer.ggml.add_space_prefix", 0);
+        for (int i = 0; i < n_wanted; i++) {
+            bool is_new = true;
+            random_letters(spelled[n], 1 + next_random(&seed) % 12, &seed);
+            for (int k = 0; k < n; k++)
+                is_new = is_new && strcmp(spelled[k], spelled[n]) != 0;
+            tokens[n] = spelled[n];
+            if (is_new)
+                vocab_file_add(&x.file, spelled[n++], 0, USER_DEFINED);
+        }
+        finish(&x);
+        for (int i = 0; i < 50; i++) {
+            random_letters(text, next_random(&seed) % 65, &seed);
+            cut_slowly(tokens, n, text, 5, want);
+            check_flags(&x, text, 0, want);
+        }
+        end(&x);
+    }
+}
+
+/* A thousand lengths, and spellings that agree with the text for long: 64 KiB took half a minute once. */
+static void test_whole_tokens_of_all_lengths_take_little_time(void **state)
+{
+    const size_t len = 1 << 17, half = 500;
+    char *text = xmalloc(len), spelled[1025];
+
+    (void)state;
+    memset(text, 'a', len);
+    for (int kind = 0; kind < 4; kind++) {
+        struct token_list ids = { 0 };
+        struct fixture x;
+        begin(&x);
+        vocab_file_add(&x.file, "a", 0, NORMAL);
+        vocab_file_put_bool(&x.file, "tokenizer.ggml.add_space_prefix", 0);
+        for (size_t n = 2; n <= 1000; n++) {
+            memset(spelled, 'a', n);
+            if (kind == 1) /* almost matches, as long as n */
+                spelled[n - 2] = 'b';
+            else if (kind == 2 &&
+                     n > half) /* stands in order before the text, and begins with all the others */
+                spelled[half] = 1;
+            else if (kind == 3) /* long ones match only at the end */
+                spelled[0] = n > half ? 'b' : 'a';
+            vocab_file_add_bytes(&x.file, spelled, n, 0, USER_DEFINED);
+        }
+        finish(&x);
+        int64_t start = clock_us();
+        tokenizer_encode(x.t, text, len, 0, &ids);
+        int64_t took_ms = (clock_us() - start) / 1000;
+        print_message("whole tokens, kind %d: %zu tokens in %lld ms\n", kind, ids.n, (long long)took_ms);
+        assert_true(ids.n > 0 && took_ms < 10000);
+        token_list_fini(&ids);
+        end(&x);
+    }
+    free(text);
+}
+
 /* Texts of two words w and w', such that an unkeyed hash which folds in w, multiplies by an odd constant,
  * shifts, and folds in w' gives the same for all of them. 200,000 in one slot would take a minute. */
 static void test_texts_made_to_collide_take_little_time(void **state)
@@ -507,6 +620,8 @@ int main(void)
         cmocka_unit_test(test_ends_are_the_named_keys_and_the_well_known_spellings),
         cmocka_unit_test(test_merge_agrees_with_the_slow_one),
         cmocka_unit_test(test_a_megabyte_of_one_character_takes_little_time),
+        cmocka_unit_test(test_cutting_at_whole_tokens_agrees_with_the_slow_way),
+        cmocka_unit_test(test_whole_tokens_of_all_lengths_take_little_time),
         cmocka_unit_test(test_texts_made_to_collide_take_little_time),
         cmocka_unit_test(test_missing_keys_are_named),
         cmocka_unit_test(test_other_families_are_unsupported),

@@ -1,9 +1,11 @@
 /* Sockets as Woolly opens them: shapes of messages, honest failures, and who may listen where. */
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <setjmp.h>
+
 #include <cmocka.h>
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,8 +142,9 @@ static void test_a_peer_that_does_not_read_fills_up_without_blocking(void **stat
 static void test_only_this_machine_may_be_listened_to(void **state)
 {
     struct pair *p = *state;
-    static const char *const open[] = { "tcp://*:5555", "tcp://0.0.0.0:5555", "tcp://10.0.0.1:5555",
-                                        "tcp://127.0.0.1.example.org:5555", "inproc://x", "ipc://@woolly" };
+    static const char *const open[] = { "tcp://*:5555",        "tcp://0.0.0.0:5555",
+                                        "tcp://10.0.0.1:5555", "tcp://127.0.0.1.example.org:5555",
+                                        "inproc://x",          "ipc://@woolly" };
     for (size_t i = 0; i < sizeof open / sizeof *open; i++) {
         assert_int_equal(wire_bind(p->router, open[i], NULL, &p->err), E_UNSUPPORTED);
         assert_non_null(strstr(p->err.text, open[i]));

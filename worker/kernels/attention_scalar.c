@@ -1,5 +1,5 @@
-/* The reference of attention: softmax(q k / sqrt(d)) v with a running maximum and a running sum. When a block
- * brings a higher maximum, what was summed so far is scaled down to it. */
+/* The reference of attention: softmax(scale * q k) v, its scores capped or not, with a running maximum and a
+ * running sum. When a block brings a higher maximum, what was summed so far is scaled down to it. */
 #include <math.h>
 
 #include "worker/kernels/half.h"

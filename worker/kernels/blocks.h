@@ -96,7 +96,7 @@ struct block_iq4_xs {
 
 struct block_mxfp4 {
     uint8_t exponent; /* weight = 2^(exponent - 128) * value */
-    uint8_t q[16];    /* places in mxfp4_values, halves as in Q4_0 */
+    uint8_t q[16];    /* value: twice the 4-bit float, so that it is whole; halves as in Q4_0 */
 };
 
 /* Weights of -scale, 0 and scale: bytes hold up to five digits to the base three, as a fraction of 256. */
@@ -112,13 +112,9 @@ struct block_tq2_0 {
 };
 
 extern const int8_t iq4_values[16];
-extern const int8_t mxfp4_values[16]; /* twice the value of the 4-bit float, so that it is whole */
 
 /* 2^(exponent - 128) */
 float mxfp4_scale(uint8_t exponent);
-
-/* The six-bit scale and base of sub-block s in Q4_K and Q5_K. */
-void unpack_pair(const uint8_t *sub, int s, int *scale, int *base);
 
 void dequantise_q8_0(float *out, const void *row, int n);
 void dequantise_q4_0(float *out, const void *row, int n);

@@ -35,9 +35,10 @@ void dequantise_q3_k(float *out, const void *row, int n)
         }
 }
 
-/* The first four pairs lie in the low six bits of bytes 0-7. Of the others the low four bits lie in bytes
- * 8-11 (scale below, base above) and the high two at the top of bytes 0-7. */
-void unpack_pair(const uint8_t *sub, int s, int *scale, int *base)
+/* The six-bit scale and base of sub-block s. The first four pairs lie in the low six bits of bytes 0-7. Of
+ * the others the low four bits lie in bytes 8-11 (scale below, base above) and the high two at the top of
+ * bytes 0-7. */
+static void unpack_pair(const uint8_t *sub, int s, int *scale, int *base)
 {
     if (s < 4) {
         *scale = sub[s] & 63;

@@ -185,7 +185,11 @@ static struct jinja_value do_int(struct jinja_run *r, const struct jinja_args *a
         f = a->self.f;
     else if (a->self.kind != JINJA_STRING || !parse_double(r, a->self, &f))
         return when_none;
-    return f > -9.2e18 && f < 9.2e18 ? jinja_int((int64_t)f) : when_none;
+    if (!isfinite(f))
+        return when_none;
+    if (fabs(f) >= 0x1p63)
+        jinja_fail(r, E_LIMIT, "an integer does not fit into 64 bits");
+    return jinja_int((int64_t)f);
 }
 
 static struct jinja_value do_float(struct jinja_run *r, const struct jinja_args *a)

@@ -57,6 +57,13 @@ static int64_t power(struct jinja_run *r, int64_t base, int64_t exponent)
     return result;
 }
 
+static struct jinja_value power_of_floats(struct jinja_run *r, double base, double exponent)
+{
+    if (base == 0 && exponent < 0)
+        jinja_fail(r, E_INVALID, "division by zero");
+    return jinja_float(pow(base, exponent));
+}
+
 /* Division rounds down in Python, the remainder has the divisor's sign. */
 static struct jinja_value divide_integers(struct jinja_run *r, unsigned op, int64_t x, int64_t y)
 {
@@ -85,7 +92,7 @@ static struct jinja_value operate_integers(struct jinja_run *r, unsigned op, int
     else if (op == JINJA_OP('*', '*') && y >= 0)
         z = power(r, x, y);
     else if (op == JINJA_OP('*', '*'))
-        return jinja_float(pow((double)x, (double)y));
+        return power_of_floats(r, (double)x, (double)y);
     else
         return divide_integers(r, op, x, y);
     if (overflows)
@@ -102,7 +109,7 @@ static struct jinja_value operate_floats(struct jinja_run *r, unsigned op, doubl
     if (op == '*')
         return jinja_float(x * y);
     if (op == JINJA_OP('*', '*'))
-        return jinja_float(pow(x, y));
+        return power_of_floats(r, x, y);
     if (y == 0)
         jinja_fail(r, E_INVALID, "division by zero");
     if (op == '/')

@@ -158,6 +158,14 @@ struct jinja_value jinja_split_lines(struct jinja_run *r, struct jinja_value s, 
     return lines;
 }
 
+/* What snprintf, which returned `len`, wrote to text. */
+static void put_number(struct jinja_run *r, struct jinja_text *out, const char *text, size_t room, int len)
+{
+    if (len < 0 || (size_t)len >= room)
+        jinja_fail(r, E_LIMIT, "a formatted number has more than %zu characters", room - 1);
+    jinja_text_puts(r, out, text);
+}
+
 /* One "%5.2f" of a format with its value. Returns the bytes of the format behind the "%". */
 static size_t format_one(struct jinja_run *r, struct jinja_text *out, const char *p, size_t len,
                          struct jinja_value v)
@@ -186,12 +194,12 @@ static size_t format_one(struct jinja_run *r, struct jinja_text *out, const char
         double f = jinja_to_double(v);
         if (!(f > -9e18 && f < 9e18))
             jinja_fail(r, E_INVALID, "a number is too large for a format");
-        snprintf(text, sizeof text, spec, v.kind == JINJA_FLOAT ? (long long)f : (long long)jinja_to_int(v));
-        jinja_text_puts(r, out, text);
+        put_number(r, out, text, sizeof text,
+                   snprintf(text, sizeof text, spec,
+                            v.kind == JINJA_FLOAT ? (long long)f : (long long)jinja_to_int(v)));
     } else if (conversion && strchr("feEgG", conversion) && jinja_is_number(v)) {
         spec[1 + n] = conversion;
-        snprintf(text, sizeof text, spec, jinja_to_double(v));
-        jinja_text_puts(r, out, text);
+        put_number(r, out, text, sizeof text, snprintf(text, sizeof text, spec, jinja_to_double(v)));
     } else {
         jinja_fail(r, E_INVALID, "a '%s' object cannot be formatted with %%%c", jinja_kind_name(v),
                    conversion);

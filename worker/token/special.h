@@ -12,16 +12,15 @@
 
 #include "worker/token/vocab.h"
 
-/* All the special tokens of one length, with what rules out most places of a text at a glance. */
-struct special_length {
-    uint32_t len;
-    unsigned kinds; /* TOKEN_SET of those present */
-    bool first[256], last[256];
+struct special_token {
+    const struct gguf_string *text;
+    unsigned kinds; /* TOKEN_SET of those spelled so */
+    int prefix;     /* index of the longest other token that this one begins with, or -1 */
 };
 
 struct special {
-    struct special_length *lengths; /* longest first */
-    int n_lengths;
+    struct special_token *tokens; /* each spelling once, in the order of their bytes */
+    int n_tokens;
     uint8_t *starts;       /* [first byte << 8 | second]: whether such a token begins so */
     bool eats_space_after; /* white space behind a special token is dropped */
 };
@@ -37,10 +36,12 @@ struct fragment_list {
     size_t n, cap;
 };
 
+/* Keeps pointers to the texts of v, which must outlive *s. */
 void special_init(struct special *s, const struct vocab *v, bool eats_space_after);
 void special_fini(struct special *s);
 
-/* Fills *out, which the caller frees with fragment_list_fini. Time O(len * number of lengths). */
+/* Fills *out, which the caller frees with fragment_list_fini. Time O(len log len), times what a hostile file
+ * may make of it: as many steps for each byte of text as its longest token has bytes. */
 void special_cut(const struct special *s, const struct vocab *v, const char *text, size_t len,
                  bool with_control, struct fragment_list *out);
 void fragment_list_fini(struct fragment_list *l);

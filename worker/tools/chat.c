@@ -55,13 +55,17 @@ static enum status read_messages(const char *path, json_t **out, struct error *e
 
     if (!f)
         return error_errno(err, "cannot open %s", path);
+    const char *shown = is_standard ? "standard input" : path;
+    enum status s = OK;
     *out = json_loadf(f, 0, &where);
+    if (!*out && ferror(f)) /* a folder, for one, opens but cannot be read */
+        s = error_set(err, E_IO, "cannot read %s", shown);
+    else if (!*out)
+        s = error_set(err, E_FORMAT, "%s: line %d, column %d: %s", shown, where.line, where.column,
+                      where.text);
     if (!is_standard)
         fclose(f);
-    if (!*out)
-        return error_set(err, E_FORMAT, "%s: line %d, column %d: %s", is_standard ? "standard input" : path,
-                         where.line, where.column, where.text);
-    return OK;
+    return s;
 }
 
 static enum status make_prompt(const struct request *r, const json_t *messages, struct buffer *out,

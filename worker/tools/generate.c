@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "worker/sampler.h"
 #include "worker/text_out.h"
+#include "worker/token/chat.h"
 #include "worker/tools/commands.h"
 #include "worker/tools/run.h"
 
@@ -18,6 +19,7 @@ static const char help[] =
     "Continues TEXT and prints the continuation as it comes.\n"
     "\n"
     "  -p TEXT           the text to continue\n"
+    "  --chat            TEXT is a user's message: answer it, by the model's chat template\n"
     "  -n N              tokens to make at most (default 64); the model's context also ends it\n"
     "  --temperature T   0 takes the most likely token (default); higher is more random\n"
     "  --top-k K         choose among the K most likely (default 0: all)\n"
@@ -30,7 +32,7 @@ static const char help[] =
 struct request {
     const char *path, *prompt;
     int n_tokens;
-    bool as_json;
+    bool as_json, is_chat;
     struct sampling sampling;
 };
 
@@ -95,6 +97,7 @@ static int parse(int argc, char **argv, struct request *q, struct run *run)
         { "min-p", required_argument, NULL, 'M' },
         { "seed", required_argument, NULL, 'S' },
         { "json", no_argument, NULL, 'j' },
+        { "chat", no_argument, NULL, 'c' },
         { "help", no_argument, NULL, 'h' },
         { 0 },
     };
@@ -111,6 +114,8 @@ static int parse(int argc, char **argv, struct request *q, struct run *run)
             return command_misused(argv[0], "option %s is unknown or lacks its value", argv[optind - 1]);
         if (option == 'j')
             q->as_json = true;
+        else if (option == 'c')
+            q->is_chat = true;
         else if (option == 't' || option == 'k') {
             if ((problem = run_take_option(run, argv[0], option, optarg)))
                 return problem;
@@ -186,6 +191,28 @@ static void decode(struct run *run, const struct request *q, int n_ctx, struct r
     sampler_destroy(sampler);
 }
 
+/* The template's text holds the special tokens itself, BOS included. */
+static enum status encode_message(struct run *run, const char *message, struct token_list *out,
+                                  struct error *err)
+{
+    struct chat_template *template = NULL;
+    struct buffer prompt = { 0 };
+    struct tm now;
+    time_t seconds = time(NULL);
+    json_t *conversation = json_pack("[{s:s, s:s}]", "role", "user", "content", message);
+    if (!conversation)
+        return error_set(err, E_FORMAT, "the message is not valid UTF-8");
+
+    localtime_r(&seconds, &now);
+    enum status s = chat_template_create(&template, model_gguf(run->model), err);
+    if (s == OK && (s = chat_apply(template, conversation, true, &now, &prompt, err)) == OK)
+        tokenizer_encode(run->tokenizer, prompt.data, prompt.len, ENCODE_SPECIAL, out);
+    json_decref(conversation);
+    chat_template_destroy(template);
+    buffer_fini(&prompt);
+    return s;
+}
+
 static enum status execute(struct run *run, const struct request *q, struct result *result, struct error *err)
 {
     enum status s;
@@ -194,7 +221,10 @@ static enum status execute(struct run *run, const struct request *q, struct resu
     size_t len = strlen(q->prompt);
     if (len > TOKENIZER_MAX_BYTES)
         return error_set(err, E_LIMIT, "the text to continue is too long");
-    tokenizer_encode(run->tokenizer, q->prompt, len, ENCODE_BOS, &result->prompt);
+    if (!q->is_chat)
+        tokenizer_encode(run->tokenizer, q->prompt, len, ENCODE_BOS, &result->prompt);
+    else if ((s = encode_message(run, q->prompt, &result->prompt, err)) != OK)
+        return s;
     if (!result->prompt.n)
         return error_set(err, E_INVALID, "there is nothing to continue: the text has no tokens");
     if ((s = run_check_ids(run, result->prompt.ids, result->prompt.n, err)) != OK)

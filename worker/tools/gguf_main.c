@@ -18,10 +18,12 @@ static const struct command {
     { "detokenize", command_detokenize, "FILE IDS [--json]", "show the text of tokens" },
     { "chat", command_chat, "FILE MESSAGES.json [--json] [--no-generation-prompt]",
       "show the prompt a conversation becomes" },
-    { "logits", command_logits, "FILE --tokens IDS --out OUT [--all]", "write what the model says after tokens" },
+    { "logits", command_logits, "FILE --tokens IDS --out OUT [--all]",
+      "write what the model says after tokens" },
     { "generate", command_generate, "FILE -p TEXT [-n N] [--json]", "continue a text" },
     { "perplexity", command_perplexity, "FILE TEXTFILE [--json]", "measure how well the model knows a text" },
-    { "quantize", command_quantize, "IN OUT TYPE [--threads N] [--json]", "write a model in another weight type" },
+    { "quantize", command_quantize, "IN OUT TYPE [--threads N] [--json]",
+      "write a model in another weight type" },
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Makes the default models again, from nothing: text, tokenizers, training, GGUF files, cards, golden answers.
+# For maintainers. Takes ten to thirty minutes a model, on one core; finished checkpoints in DIRECTORY are kept and used.
+#
+#   deploy/models/make.sh [DIRECTORY]
+#
+# Needs Debian 12's python3-torch, python3-numpy and libopenblas0-pthread (without the last one torch is much slower).
+set -euo pipefail
+directory=$(realpath -m "${1:-$(dirname "$0")/../../build/models}")
+cd "$(dirname "$0")"
+mkdir -p "$directory"
+export OPENBLAS_NUM_THREADS=1 # one thread adds in one order: the same weights each time on one kind of machine
+python=/usr/bin/python3       # Debian's torch is not seen by another python
+
+"$python" export.py text
+for name in woolhill-llama woolhill-mistral woolhill-granite woolhill-qwen2 woolhill-chat; do
+    "$python" train.py "$name" "$directory"
+    "$python" export.py "$name" "$directory"
+done
+ls -l ./*.gguf
