@@ -16,7 +16,7 @@
 /* A worker that lived shorter than YOUNG_MS died young: the delay before its next life doubles from
  * FIRST_DELAY_MS to LAST_DELAY_MS. STOP_LIMIT_MS is the time between SIGTERM and SIGKILL: a worker finishes
  * the step it is in. */
-enum { YOUNG_MS = 5000, FIRST_DELAY_MS = 50, LAST_DELAY_MS = 5000, STOP_LIMIT_MS = 5000 };
+enum { YOUNG_MS = 5000, FIRST_DELAY_MS = 5, LAST_DELAY_MS = 5000, STOP_LIMIT_MS = 5000 };
 
 enum life {
     LIFE_DEAD,  /* to be forked at fork_at_ms */
