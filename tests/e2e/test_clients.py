@@ -47,7 +47,7 @@ class Clients(unittest.TestCase):
         for name in ("client.js", "package.json"):
             shutil.copy(os.path.join(CLIENTS, name), work)
         if not os.path.exists(os.path.join(work, "node_modules", "zeromq")):
-            install = subprocess.run(["npm", "install", "--no-package-lock", "--no-audit", "--no-fund"], cwd=work,
+            install = subprocess.run(["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--fetch-retries=0"], cwd=work,
                                      capture_output=True, text=True)
             if install.returncode:
                 shutil.rmtree(os.path.join(work, "node_modules"), ignore_errors=True)
