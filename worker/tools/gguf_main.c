@@ -20,7 +20,7 @@ static const struct command {
       "show the prompt a conversation becomes" },
     { "logits", command_logits, "FILE --tokens IDS --out OUT [--all]",
       "write what the model says after tokens" },
-    { "generate", command_generate, "FILE -p TEXT [-n N] [--json]", "continue a text" },
+    { "generate", command_generate, "FILE -p TEXT [-n N] [--chat] [--json]", "continue a text, or answer it" },
     { "perplexity", command_perplexity, "FILE TEXTFILE [--json]", "measure how well the model knows a text" },
     { "quantize", command_quantize, "IN OUT TYPE [--threads N] [--json]",
       "write a model in another weight type" },
