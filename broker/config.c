@@ -4,12 +4,13 @@
 #include <bsd/string.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/topology.h"
 #include "common/utf8.h"
+#include "proto/wire.h"
 
 const char config_help[] =
     "Usage: woolly serve [OPTIONS] [NAME=]PATH...\n"
@@ -19,19 +20,22 @@ const char config_help[] =
     "\n"
     "Options:\n"
     "  --model [NAME=]PATH    the same as a bare [NAME=]PATH; give several for several models\n"
-    "  --workers N            worker processes per model (default 1)\n"
-    "  --threads N            threads per worker (default: the CPUs divided among all workers)\n"
+    "  --workers N            worker processes per model (default: one, or one for each NUMA node or\n"
+    "                         L3 cache of a large machine, divided among the models)\n"
+    "  --threads N            threads per worker (default: the cores divided among all workers)\n"
+    "  --pin on|off           give each worker cores of its own where there are enough (default on)\n"
     "  --slots N              requests a worker runs at once (default 8)\n"
     "  --ctx N                tokens per request, prompt and answer (default 0: what the model was\n"
     "                         trained for, at most 4096)\n"
-    "  --kv f16|f32           type of the KV cache (default f16)\n"
+    "  --kv TYPE              numbers in the KV cache: f16, bf16, q8, q4 or f32 (default f16)\n"
     "  --queue N              requests that may wait per model; more are refused (default 256)\n"
     "  --zmq ENDPOINT         where clients connect: ipc://PATH or tcp://127.0.0.1:PORT (PORT may be *)\n"
     "                         (default: a socket in the runtime folder, where the command line finds it)\n"
     "  --grace MS             time for running requests to end at a stop (default 5000); a second\n"
     "                         SIGTERM or Ctrl-C ends them at once\n"
     "  --log-level LEVEL      debug, info, warn or error (default info)\n"
-    "  --help                 this text\n"
+    "  -h, --help             this text\n"
+    "  --version              the version\n"
     "\n"
     "When all models can answer, one line on standard output says so:\n"
     "  woolly: ready at ENDPOINT with MODEL (N workers), ...\n"
@@ -46,6 +50,7 @@ enum {
     OPT_MODEL = 1,
     OPT_WORKERS,
     OPT_THREADS,
+    OPT_PIN,
     OPT_SLOTS,
     OPT_CTX,
     OPT_KV,
@@ -53,22 +58,17 @@ enum {
     OPT_ZMQ,
     OPT_GRACE,
     OPT_LOG,
-    OPT_HELP
+    OPT_VERSION
 };
 
 static const struct option options[] = {
-    { "model", required_argument, NULL, OPT_MODEL },
-    { "workers", required_argument, NULL, OPT_WORKERS },
-    { "threads", required_argument, NULL, OPT_THREADS },
-    { "slots", required_argument, NULL, OPT_SLOTS },
-    { "ctx", required_argument, NULL, OPT_CTX },
-    { "kv", required_argument, NULL, OPT_KV },
-    { "queue", required_argument, NULL, OPT_QUEUE },
-    { "zmq", required_argument, NULL, OPT_ZMQ },
-    { "grace", required_argument, NULL, OPT_GRACE },
-    { "log-level", required_argument, NULL, OPT_LOG },
-    { "help", no_argument, NULL, OPT_HELP },
-    { NULL, 0, NULL, 0 },
+    { "model", required_argument, NULL, OPT_MODEL },     { "workers", required_argument, NULL, OPT_WORKERS },
+    { "threads", required_argument, NULL, OPT_THREADS }, { "pin", required_argument, NULL, OPT_PIN },
+    { "slots", required_argument, NULL, OPT_SLOTS },     { "ctx", required_argument, NULL, OPT_CTX },
+    { "kv", required_argument, NULL, OPT_KV },           { "queue", required_argument, NULL, OPT_QUEUE },
+    { "zmq", required_argument, NULL, OPT_ZMQ },         { "grace", required_argument, NULL, OPT_GRACE },
+    { "log-level", required_argument, NULL, OPT_LOG },   { "help", no_argument, NULL, 'h' },
+    { "version", no_argument, NULL, OPT_VERSION },       { NULL, 0, NULL, 0 },
 };
 
 static enum status take_number(uint32_t *out, const char *option, const char *text, long long min,
@@ -136,6 +136,9 @@ static enum status add_model(struct config *c, const char *text, struct error *e
     return OK;
 }
 
+/* As woolly-worker knows them. */
+static const char *const kv_types[] = { "f16", "bf16", "q8", "q4", "f32" };
+
 static enum status take_option(struct config *c, int option, const char *value, struct error *err)
 {
     switch (option) {
@@ -145,6 +148,11 @@ static enum status take_option(struct config *c, int option, const char *value, 
         return take_number(&c->workers, "workers", value, 1, 256, err);
     case OPT_THREADS:
         return take_number(&c->threads, "threads", value, 1, 1024, err);
+    case OPT_PIN:
+        c->is_pinned = strcmp(value, "off") != 0;
+        if (strcmp(value, "on") && strcmp(value, "off"))
+            return error_set(err, E_INVALID, "--pin: \"%s\" is neither on nor off", value);
+        return OK;
     case OPT_SLOTS: /* submit and drop for each must fit into a ZeroMQ queue of 1000 */
         return take_number(&c->slots, "slots", value, 1, 256, err);
     case OPT_CTX:
@@ -155,49 +163,56 @@ static enum status take_option(struct config *c, int option, const char *value, 
         return take_number(&c->grace_ms, "grace", value, 0, 24 * 3600 * 1000, err);
     case OPT_KV:
         c->kv = value;
-        if (strcmp(value, "f16") && strcmp(value, "f32"))
-            return error_set(err, E_INVALID, "--kv: \"%s\" is neither f16 nor f32", value);
-        return OK;
+        for (size_t i = 0; i < sizeof kv_types / sizeof *kv_types; i++)
+            if (!strcmp(value, kv_types[i]))
+                return OK;
+        return error_set(err, E_INVALID, "--kv: \"%s\" is none of f16, bf16, q8, q4, f32", value);
     case OPT_ZMQ:
         c->zmq = value;
-        return OK;
+        return wire_check_local(value, err);
     case OPT_LOG:
         if (log_level_parse(value, &c->log_level) != OK)
             return error_set(err, E_INVALID, "--log-level: \"%s\" is none of debug, info, warn, error",
                              value);
         return OK;
-    case OPT_HELP:
+    case 'h':
         c->wants_help = true;
+        return OK;
+    case OPT_VERSION:
+        c->wants_version = true;
         return OK;
     }
     return error_set(err, E_INVALID, "unknown option");
 }
 
-static uint32_t share_of_cpus(const struct config *c)
+static void share_cores(struct config *c)
 {
-    cpu_set_t set;
-    uint32_t cpus = sched_getaffinity(0, sizeof set, &set) == 0 ? (uint32_t)CPU_COUNT(&set)
-                                                                : (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
-    uint32_t share = cpus / (c->workers * (uint32_t)c->n_models);
-    return share ? share : 1;
+    struct topology t;
+    int workers = (int)c->workers, threads = (int)c->threads;
+
+    topology_init(&t);
+    topology_suggest(&t, c->n_models, &workers, &threads);
+    topology_fini(&t);
+    c->workers = (uint32_t)workers;
+    c->threads = (uint32_t)threads;
 }
 
 enum status config_parse(struct config *c, int argc, char **argv, struct error *err)
 {
     *c = (struct config){
-        .workers = 1, .slots = 8, .kv = "f16", .queue = 256, .grace_ms = 5000, .log_level = LOG_INFO
+        .is_pinned = true, .slots = 8, .kv = "f16", .queue = 256, .grace_ms = 5000, .log_level = LOG_INFO
     };
     enum status s;
     int option;
 
     opterr = 0;
     optind = 1;
-    while ((option = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
         if (option == ':')
             return error_set(err, E_INVALID, "%s needs a value", argv[optind - 1]);
         if (option == '?')
             return error_set(err, E_INVALID, "there is no option %s", argv[optind - 1]);
-        if ((s = take_option(c, option, optarg, err)) != OK || c->wants_help)
+        if ((s = take_option(c, option, optarg, err)) != OK || c->wants_help || c->wants_version)
             return s;
     }
     for (; optind < argc; optind++)
@@ -205,8 +220,7 @@ enum status config_parse(struct config *c, int argc, char **argv, struct error *
             return s;
     if (!c->n_models)
         return error_set(err, E_INVALID, "give at least one model: woolly serve PATH.gguf");
-    if (!c->threads)
-        c->threads = share_of_cpus(c);
+    share_cores(c);
     return OK;
 }
 

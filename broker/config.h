@@ -15,6 +15,7 @@ struct config {
     int n_models;
     uint32_t workers; /* per model */
     uint32_t threads; /* per worker */
+    bool is_pinned;   /* each worker has cores of its own */
     uint32_t n_ctx;   /* 0: the worker decides */
     uint32_t slots;   /* per worker */
     const char *kv;
@@ -22,7 +23,7 @@ struct config {
     const char *zmq; /* NULL: a socket in the runtime folder, published there */
     uint32_t grace_ms;
     enum log_level log_level;
-    bool wants_help;
+    bool wants_help, wants_version;
 };
 
 /* Fills *config from the command line. On failure the error is one line for the user; exit with EXIT_USAGE.

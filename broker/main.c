@@ -18,6 +18,10 @@ int main(int argc, char **argv, char **envp)
         fputs(config_help, stdout);
         return EXIT_SUCCESS;
     }
+    if (config.wants_version) {
+        puts("woolly-broker " WOOLLY_VERSION);
+        return EXIT_SUCCESS;
+    }
     log_init("supervisor", config.log_level);
     if (config_check_files(&config, &err) != OK)
         errx(EXIT_FAILURE, "%s", err.text);

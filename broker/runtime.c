@@ -168,6 +168,7 @@ enum status runtime_publish(const struct runtime *r, const char *endpoint, struc
 void runtime_close(struct runtime *r)
 {
     char path[sizeof r->folder + 16];
+    wire_remove_socket(r->clients);
     if (r->boot[0])
         remove_boot_folder(r->boot);
     if (r->boot_lock_fd >= 0)

@@ -29,7 +29,8 @@ MUST_CHECK enum status runtime_open(struct runtime *r, const char *zmq, struct e
 /* Writes RUNTIME/endpoint at once as a whole. */
 MUST_CHECK enum status runtime_publish(const struct runtime *r, const char *endpoint, struct error *err);
 
-/* Removes what open and publish made. Takes a half-opened one. */
+/* Removes what open and publish made, and the socket of `clients` wherever it lies. Takes a half-opened one.
+ */
 void runtime_close(struct runtime *r);
 
 #endif

@@ -17,6 +17,7 @@
 #include "common/clock.h"
 #include "common/process.h"
 #include "common/signals.h"
+#include "common/topology.h"
 
 enum {
     BROKER_STOP_MS = 3000, /* beyond the grace: last messages, closing sockets */
@@ -47,12 +48,31 @@ static void run_broker(void *context, int which)
     exit(loop_run(s->config, s->runtime.clients, s->runtime.workers, getppid(), s->notes[1]));
 }
 
+/* To the cores of its workers, if each has some of its own; they are divided in the host. */
+static bool confine_host(const struct config *c, int which)
+{
+    struct topology t;
+    cpu_set_t all, one;
+    int n = (int)c->workers;
+    bool is_enough = c->is_pinned;
+
+    CPU_ZERO(&all);
+    topology_init(&t);
+    for (int i = 0; i < n && is_enough; i++) {
+        is_enough = topology_share(&t, which * n + i, c->n_models * n, (int)c->threads, &one);
+        CPU_OR(&all, &all, &one);
+    }
+    topology_fini(&t);
+    return is_enough && sched_setaffinity(0, sizeof all, &all) == 0;
+}
+
 static void run_host(void *context, int which)
 {
     const struct supervisor *s = context;
     const struct config *c = s->config;
     char program[sizeof s->folder + 16], model[MAX_MODEL_NAME + 4098];
     char workers[12], threads[12], n_ctx[12], slots[12];
+    const char *pin = confine_host(c, which) ? "on" : "off";
 
     snprintf(program, sizeof program, "%s/woolly-worker", s->folder);
     snprintf(model, sizeof model, "%s=%s", c->models[which].name, c->models[which].path);
@@ -61,7 +81,7 @@ static void run_host(void *context, int which)
     snprintf(n_ctx, sizeof n_ctx, "%u", c->n_ctx);
     snprintf(slots, sizeof slots, "%u", c->slots);
     execl(program, "woolly-worker", "--model", model, "--broker", s->runtime.workers, "--workers", workers,
-          "--threads", threads, "--ctx", n_ctx, "--slots", slots, "--kv", c->kv, "--log-level",
+          "--threads", threads, "--pin", pin, "--ctx", n_ctx, "--slots", slots, "--kv", c->kv, "--log-level",
           log_level_name(c->log_level), (char *)NULL);
     warn("cannot run %s", program);
     _exit(EXIT_FAILURE);

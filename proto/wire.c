@@ -47,16 +47,46 @@ void *wire_open(void *context, enum wire_role role, struct error *err)
     return socket;
 }
 
-static bool is_local(const char *endpoint)
+/* What stands behind the "ipc://" or the "HOST:" of a local endpoint; NULL for any other. */
+static const char *local_part(const char *endpoint)
 {
     if (!strncmp(endpoint, "ipc://@", 7)) /* abstract names have no permissions: every user could connect */
-        return false;
+        return NULL;
     static const char *const prefixes[] = { "ipc://",
                                             "tcp://127.0.0.1:", "tcp://localhost:", "tcp://[::1]:" };
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
         if (!strncmp(endpoint, prefixes[i], strlen(prefixes[i])))
-            return true;
-    return false;
+            return endpoint + strlen(prefixes[i]);
+    return NULL;
+}
+
+static bool is_local(const char *endpoint)
+{
+    return local_part(endpoint) != NULL;
+}
+
+static bool is_port(const char *text)
+{
+    size_t digits = strspn(text, "0123456789");
+    return !strcmp(text, "*") || (digits && digits <= 5 && !text[digits] && atoi(text) <= 65535);
+}
+
+enum status wire_check_local(const char *endpoint, struct error *err)
+{
+    enum { MAX_PATH = sizeof((struct sockaddr_un *)0)->sun_path - 1 };
+    const char *part = local_part(endpoint);
+    if (!part)
+        return error_set(
+            err, E_UNSUPPORTED,
+            "cannot listen on \"%s\": only ipc:// and loopback (tcp://127.0.0.1:PORT) are allowed, "
+            "because connections are neither encrypted nor authenticated",
+            endpoint);
+    if (!strncmp(endpoint, "tcp://", 6) && !is_port(part))
+        return error_set(err, E_INVALID, "cannot listen on \"%s\": a port is 0 to 65535 or *", endpoint);
+    if (!strncmp(endpoint, "ipc://", 6) && (!*part || strlen(part) > MAX_PATH))
+        return error_set(err, E_INVALID, "cannot listen on \"%s\": a path has 1 to %d bytes", endpoint,
+                         MAX_PATH);
+    return OK;
 }
 
 /* ZeroMQ puts its socket in the place of whatever has that path. Only a socket that a dead server left over
@@ -79,14 +109,19 @@ static const char *find_owner(const char *endpoint)
     return is_alive ? "another server does" : NULL;
 }
 
+void wire_remove_socket(const char *endpoint)
+{
+    struct stat st;
+    if (!strncmp(endpoint, "ipc://", 6) && lstat(endpoint + 6, &st) == 0 && S_ISSOCK(st.st_mode) &&
+        !find_owner(endpoint))
+        unlink(endpoint + 6);
+}
+
 enum status wire_bind(void *socket, const char *endpoint, char *bound, struct error *err)
 {
-    if (!is_local(endpoint))
-        return error_set(
-            err, E_UNSUPPORTED,
-            "cannot listen on \"%s\": only ipc:// and loopback (tcp://127.0.0.1:PORT) are allowed, "
-            "because connections are neither encrypted nor authenticated",
-            endpoint);
+    enum status s = wire_check_local(endpoint, err);
+    if (s != OK)
+        return s;
     if (!strncmp(endpoint, "tcp://[", 7) && !set_int(socket, ZMQ_IPV6, 1))
         return error_set(err, E_IO, "cannot use IPv6: %s", zmq_strerror(errno));
     const char *owner = find_owner(endpoint);

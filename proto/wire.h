@@ -21,9 +21,15 @@ enum { WIRE_MAX_IDENTITY = 255 };
 /* NULL with an error text on failure. */
 void *wire_open(void *context, enum wire_role role, struct error *err);
 
+/* Whether wire_bind may be given the endpoint: ipc:// or loopback TCP, and well formed. */
+MUST_CHECK enum status wire_check_local(const char *endpoint, struct error *err);
+
 /* Binds; the error names the endpoint and the way out. Only ipc:// and loopback TCP are allowed. *bound (may
  * be NULL, else room for 256 bytes) gets the endpoint really bound, for "tcp://127.0.0.1:*". */
 MUST_CHECK enum status wire_bind(void *socket, const char *endpoint, char *bound, struct error *err);
+/* Removes the file of an ipc:// endpoint where nobody listens any more; ZeroMQ leaves it behind. */
+void wire_remove_socket(const char *endpoint);
+
 MUST_CHECK enum status wire_connect(void *socket, const char *endpoint, struct error *err);
 
 /* One message in: body is its last frame; identity and delimiter only from a ROUTER. Close it after use. */

@@ -17,7 +17,7 @@ rule() {
 # only_in HEADER FOLDER-PATTERN: a system header that belongs to some folders alone.
 only_in() {
     local hit
-    hit=$(grep -rnE "^#include <$1" --include='*.[ch]' common proto broker worker | grep -vE "^($2)")
+    hit=$(grep -rnE "^#include <$1" --include='*.[ch]' common proto broker worker bench | grep -vE "^($2)")
     [ -z "$hit" ] || { echo "<$1...> is included outside of $2"; echo "$hit"; broken=1; }
 }
 
@@ -30,9 +30,11 @@ rule worker/kv 9 common worker/kernels worker/kv
 rule worker/model 9 common worker/kernels worker/kv worker/model
 rule worker/token 9 common worker/model worker/token
 rule worker/tools 9 common worker worker/kernels worker/model worker/token worker/tools
+rule bench 9 common proto bench
 rule worker 1 common proto worker worker/kernels worker/kv worker/model worker/token
 only_in zmq.h 'proto/|broker/|worker/[a-z_]*\.[ch]:'
 only_in msgpack 'proto/schema.c:'
+only_in hwloc 'common/topology\.c:'
 only_in pthread.h 'worker/model/|proto/'
 
 [ $broken -eq 0 ] && echo "layers: every include is allowed"

@@ -72,7 +72,8 @@ struct options {
     int rope; /* enum rope, or -1: as the architecture */
     const struct type *type;
     uint64_t seed;
-    bool is_tied; /* the embedding is the output matrix too */
+    bool is_tied;         /* the embedding is the output matrix too */
+    bool has_own_experts; /* a tensor for each expert's matrix, as files had it before there were stacks */
 };
 
 /* Matrix types this program can write, with the number general.file_type has for each. */
@@ -98,12 +99,16 @@ struct tensor {
     enum weight_type type;
     float center, reach; /* its numbers are uniform in center +- reach */
     uint64_t offset, bytes;
+    /* Its numbers are part `part` of `n_parts` of the stream of random numbers of that number: a stack of
+     * experts and their single tensors hold the same. */
+    uint64_t stream, part, n_parts;
 };
 
 struct tensors {
     struct tensor *all;
     size_t count, capacity;
-    uint64_t bytes; /* of the data so far, padded */
+    uint64_t bytes;   /* of the data so far, padded */
+    uint64_t streams; /* begun so far */
 };
 
 /* SplitMix64: fast, and any seed is a good one. */
@@ -384,7 +389,9 @@ static struct tensor *add_tensor(struct tensors *t, const char *name, enum weigh
                           .dims = { columns, rows ? rows : 1, depth ? depth : 1 },
                           .type = type,
                           .reach = sqrtf(3.0f / (float)columns),
-                          .offset = t->bytes };
+                          .offset = t->bytes,
+                          .stream = t->streams++,
+                          .n_parts = 1 };
     snprintf(x->name, sizeof x->name, "%s", name);
     x->bytes = weight_row_bytes(type, columns) * x->dims[1] * x->dims[2];
     t->bytes += (x->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
@@ -458,15 +465,50 @@ static void list_attention(const struct lister *l)
         list_norm(l, "post_attention_norm", o->embd);
 }
 
-static void list_experts(const struct lister *l)
+static void list_stacks(const struct lister *l)
 {
     const struct options *o = l->o;
     enum weight_type type = o->type->weight;
 
-    add_tensor(l->t, tensor_name(l, "ffn_gate_inp", "weight"), WEIGHT_F32, o->embd, o->experts, 0);
     add_tensor(l->t, tensor_name(l, "ffn_gate_exps", "weight"), type, o->embd, o->expert_ff, o->experts);
     add_tensor(l->t, tensor_name(l, "ffn_up_exps", "weight"), type, o->embd, o->expert_ff, o->experts);
     add_tensor(l->t, tensor_name(l, "ffn_down_exps", "weight"), type, o->expert_ff, o->embd, o->experts);
+}
+
+/* The same matrices one by one: those of an expert lie together. */
+static void list_own_experts(const struct lister *l)
+{
+    const struct options *o = l->o;
+    const struct {
+        const char *what;
+        uint64_t columns, rows;
+    } matrices[] = { { "ffn_gate", o->embd, o->expert_ff },
+                     { "ffn_up", o->embd, o->expert_ff },
+                     { "ffn_down", o->expert_ff, o->embd } };
+    uint64_t first_stream = l->t->streams;
+
+    for (uint32_t expert = 0; expert < o->experts; expert++)
+        for (uint64_t i = 0; i < 3; i++) {
+            char what[32];
+            snprintf(what, sizeof what, "%s.%u", matrices[i].what, expert);
+            struct tensor *x = add_tensor(l->t, tensor_name(l, what, "weight"), o->type->weight,
+                                          matrices[i].columns, matrices[i].rows, 0);
+            x->stream = first_stream + i;
+            x->part = expert;
+            x->n_parts = o->experts;
+        }
+    l->t->streams = first_stream + 3;
+}
+
+static void list_experts(const struct lister *l)
+{
+    const struct options *o = l->o;
+
+    add_tensor(l->t, tensor_name(l, "ffn_gate_inp", "weight"), WEIGHT_F32, o->embd, o->experts, 0);
+    if (o->has_own_experts)
+        list_own_experts(l);
+    else
+        list_stacks(l);
     if (!o->shared_ff)
         return;
     if (o->arch->has_shared)
@@ -568,7 +610,8 @@ static void pool_init(struct pool *p, const struct tensor *t, uint64_t *random)
     float x[LONG];
 
     *p = (struct pool){ .unit_bytes = (size_t)weight_row_bytes(t->type, (uint64_t)unit), .n_units = 1 };
-    while (p->n_units < (unit > SHORT ? MOST_LONG : MOST_SHORT) && p->n_units * p->unit_bytes < t->bytes)
+    while (p->n_units < (unit > SHORT ? MOST_LONG : MOST_SHORT) &&
+           p->n_units * p->unit_bytes < t->bytes * t->n_parts)
         p->n_units *= 2;
     p->bytes = xmalloc(p->n_units * p->unit_bytes);
     for (uint64_t i = 0; i < p->n_units; i++) {
@@ -589,14 +632,16 @@ static void write_all(int fd, const char *bytes, size_t len, const char *path)
     }
 }
 
-static void write_tensor(int fd, const struct options *o, const struct tensor *t, size_t number, char *chunk)
+static void write_tensor(int fd, const struct options *o, const struct tensor *t, char *chunk)
 {
-    uint64_t random = o->seed + number * 0xd1342543de82ef95;
+    uint64_t random = o->seed + t->stream * 0xd1342543de82ef95;
     struct pool p;
 
     next_random(&random);
     pool_init(&p, t, &random);
     const size_t units = CHUNK_BYTES / p.unit_bytes;
+    for (uint64_t i = 0; i < t->part * (t->bytes / p.unit_bytes); i++)
+        next_random(&random);
     for (uint64_t left = t->bytes; left;) {
         size_t n = left < units * p.unit_bytes ? (size_t)left : units * p.unit_bytes;
         for (size_t at = 0; at < n; at += p.unit_bytes)
@@ -621,6 +666,7 @@ static void usage(int status)
                "  --window N    none     --rope R      none, linear, yarn, llama3 or longrope\n"
                "  --experts N   8 where the architecture has them, else none\n"
                "  --experts-used N  2    --expert-ff N  ff      --shared-ff N  ff in qwen2moe, else none\n"
+               "  --own-experts          a tensor for each expert, as old files have them\n"
                "  --arch A      llama (the default)");
     for (int i = 1; i < N_ARCHITECTURES; i++)
         fprintf(f, ", %s", architectures[i].name);
@@ -713,6 +759,8 @@ static void complete(struct options *o)
     check_blocks(o, "--ff", o->ff);
     check_blocks(o, "--expert-ff", o->expert_ff);
     check_blocks(o, "--shared-ff", o->shared_ff);
+    if (o->has_own_experts && (uint64_t)o->embd * o->expert_ff % 32)
+        errx(EXIT_USAGE, "--own-experts: --embd times --expert-ff must be a multiple of 32");
 }
 
 enum { MOST = 1 << 24 };
@@ -746,13 +794,13 @@ enum { N_NUMBERS = sizeof number_options / sizeof *number_options };
 
 static struct options parse_options(int argc, char **argv)
 {
-    struct option long_options[N_NUMBERS + 8] = {
+    struct option long_options[N_NUMBERS + 9] = {
         { "out", required_argument, NULL, 'o' },  { "type", required_argument, NULL, 't' },
         { "arch", required_argument, NULL, 'a' }, { "rope", required_argument, NULL, 'r' },
         { "seed", required_argument, NULL, 's' }, { "tied", no_argument, NULL, 'T' },
-        { "help", no_argument, NULL, 'H' },
+        { "help", no_argument, NULL, 'H' },       { "own-experts", no_argument, NULL, 'E' },
     };
-    enum { FIRST_NUMBER = 7, NUMBERS = 256 };
+    enum { FIRST_NUMBER = 8, NUMBERS = 256 };
     struct options o = { .layers = 8, .embd = 256, .heads = 4, .vocab = 4096, .ctx = 2048, .seed = 1 };
 
     for (int i = 0; i < N_NUMBERS; i++)
@@ -786,6 +834,9 @@ static struct options parse_options(int argc, char **argv)
         case 'T':
             o.is_tied = true;
             break;
+        case 'E':
+            o.has_own_experts = true;
+            break;
         case 'H':
             usage(EXIT_SUCCESS);
             break;
@@ -812,7 +863,7 @@ int main(int argc, char **argv)
     write_all(fd, header.data, header.len, o.out);
     char *chunk = xmalloc(CHUNK_BYTES);
     for (size_t i = 0; i < t.count; i++)
-        write_tensor(fd, &o, &t.all[i], i, chunk);
+        write_tensor(fd, &o, &t.all[i], chunk);
     if (close(fd))
         err(EXIT_FAILURE, "cannot write %s", o.out);
     free(chunk);

@@ -16,6 +16,7 @@ case "${1:-}" in
 esac
 
 install_packages "${packages_build[@]}" "${packages_test[@]}"
+install_packages "${packages_aarch64[@]}" || true # its test says that it did not run
 if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
     install_packages nodejs npm || true # its test says that it did not run
 fi
@@ -67,14 +68,24 @@ fuzz() {
     printf '%s\0' build-fuzz/fuzz/fuzz_* | xargs -0 -n 1 -P "$(nproc)" bash -c 'fuzz_one "$0"'
 }
 
+aarch64_kernels() {
+    local out=build-aarch64/output line
+    mkdir -p build-aarch64
+    tests/aarch64.sh | tee "$out"
+    while IFS= read -r line; do
+        not_run+=("aarch64: $line")
+    done < <(grep "^NOT RUN: kernels" "$out")
+}
+
 step "release: build" build release
 step "release: tests" run_ctest release
+step "aarch64: kernels" aarch64_kernels
 step "clang: build" build clang
 step "clang: unit and kernel tests" run_ctest clang -LE "e2e|golden"
 step "asan: build" build asan
 step "asan: tests" run_ctest asan -E "^logits$" # a minute of arithmetic that kernels and engine cover
 step "tsan: build" build tsan
-step "tsan: tests" run_ctest tsan -R "^(wire|client|uplink|host|engine|serve|command_line)$" # what has threads
+step "tsan: tests" run_ctest tsan -R "^(wire|client|uplink|host|pool|engine|serve|command_line)$" # what has threads
 step "fuzz: build" build fuzz
 step "fuzz: targets" fuzz
 

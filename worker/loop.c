@@ -147,17 +147,28 @@ static void describe_self(struct worker *w)
                                      .isa = slice_of(engine_isa(w->engine)) };
 }
 
+/* Before anything that starts a thread or touches much memory: both stay where their maker runs. Within its
+ * cores the kernel places the threads, so that one of another program can be given way. */
+static bool pin(const struct worker *w)
+{
+    const struct worker_setup *s = w->setup;
+    cpu_set_t ours;
+    return s->cores && topology_share(s->cores, w->index, s->n_workers, s->engine.n_threads, &ours) &&
+           sched_setaffinity(0, sizeof ours, &ours) == 0;
+}
+
 static enum status begin(struct worker *w, struct error *err)
 {
     int64_t begin_us = clock_us();
+    bool is_pinned = pin(w);
     enum status s = engine_create(&w->engine, w->setup->model, &w->setup->engine, err);
     if (s != OK)
         return s;
     w->scheduler = scheduler_create(w->engine, w->setup->tokenizer, model_facts(w->setup->model)->n_vocab);
     describe_self(w);
-    log_info("worker_started", "isa=%s threads=%d slots=%d ctx=%d kv_bytes=%llu us=%lld",
-             engine_isa(w->engine), w->setup->engine.n_threads, w->setup->engine.n_slots,
-             w->setup->engine.n_ctx, (unsigned long long)engine_kv_bytes(w->engine),
+    log_info("worker_started", "isa=%s threads=%d pinned=%s slots=%d ctx=%d kv_bytes=%llu us=%lld",
+             engine_isa(w->engine), w->setup->engine.n_threads, is_pinned ? "yes" : "no",
+             w->setup->engine.n_slots, w->setup->engine.n_ctx, (unsigned long long)engine_kv_bytes(w->engine),
              (long long)(clock_us() - begin_us));
     return uplink_init(&w->uplink, w->setup->endpoint, &w->self, clock_ms(), err);
 }

@@ -3,6 +3,7 @@
 #ifndef WOOLLY_WORKER_LOOP_H
 #define WOOLLY_WORKER_LOOP_H
 
+#include "common/topology.h"
 #include "worker/model/engine.h"
 #include "worker/token/tokenizer.h"
 
@@ -14,6 +15,8 @@ struct worker_setup {
     const struct model *model;
     const struct tokenizer *tokenizer;
     struct engine_options engine;
+    int n_workers;
+    const struct topology *cores; /* to be shared among them, or NULL: the kernel chooses */
 };
 
 /* Serves until SIGTERM or until the broker says stop: then returns 0. Returns 1, after one line on standard

@@ -3,7 +3,6 @@
 #include <bsd/stdlib.h>
 #include <getopt.h>
 #include <limits.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/process.h"
+#include "common/topology.h"
 #include "common/utf8.h"
 #include "proto/messages.h"
 #include "worker/host.h"
@@ -25,6 +25,7 @@ struct options {
     char name[MAX_MODEL_NAME + 1];
     const char *path, *broker;
     int n_workers, n_threads, n_ctx, n_slots; /* 0: not given */
+    bool is_pinned;
     enum kv_type kv_type;
     enum log_level log_level;
 };
@@ -36,14 +37,17 @@ static const char usage_text[] =
     "\n"
     "  --model [NAME=]PATH  the file, and what clients call it (default: the file's name)\n"
     "  --broker ENDPOINT    where the broker takes workers\n"
-    "  --workers N          processes, all on one copy of the weights (default 1)\n"
-    "  --threads N          threads of each worker (default: processors / workers)\n"
+    "  --workers N          processes, all on one copy of the weights (default: one,\n"
+    "                       or one for each NUMA node or L3 cache of a large machine)\n"
+    "  --threads N          threads of each worker (default: cores / workers)\n"
+    "  --pin on|off         give each worker cores of its own if there are enough (default on)\n"
     "  --ctx N              tokens per request, prompt and answer (default: what the model was\n"
     "                       trained for, at most 4096)\n"
     "  --slots N            requests a worker runs at once (default 8)\n"
-    "  --kv f16|f32         numbers in the cache (default f16)\n"
+    "  --kv TYPE            numbers in the cache: f16, bf16, q8, q4 or f32 (default f16)\n"
     "  --log-level LEVEL    debug, info, warn or error (default info)\n"
-    "  --help               this text\n";
+    "  -h, --help           this text\n"
+    "  --version            the version\n";
 
 static _Noreturn void usage_error(const char *what, const char *value, const char *why)
 {
@@ -101,32 +105,26 @@ static void take_model(struct options *o, const char *text)
 
 static void take_kv_type(struct options *o, const char *text)
 {
-    if (!strcmp(text, "f16"))
-        o->kv_type = KV_F16;
-    else if (!strcmp(text, "f32"))
-        o->kv_type = KV_F32;
-    else
-        usage_error("--kv", text, "must be f16 or f32");
+    if (!kv_type_parse(text, &o->kv_type))
+        usage_error("--kv", text, "must be f16, bf16, q8, q4 or f32");
 }
 
 static void parse(struct options *o, int argc, char **argv)
 {
-    enum { MODEL = 1, BROKER, WORKERS, THREADS, CTX, SLOTS, KV, LEVEL, HELP };
-    static const struct option known[] = { { "model", required_argument, NULL, MODEL },
-                                           { "broker", required_argument, NULL, BROKER },
-                                           { "workers", required_argument, NULL, WORKERS },
-                                           { "threads", required_argument, NULL, THREADS },
-                                           { "ctx", required_argument, NULL, CTX },
-                                           { "slots", required_argument, NULL, SLOTS },
-                                           { "kv", required_argument, NULL, KV },
-                                           { "log-level", required_argument, NULL, LEVEL },
-                                           { "help", no_argument, NULL, HELP },
-                                           { 0 } };
+    enum { MODEL = 1, BROKER, WORKERS, THREADS, PIN, CTX, SLOTS, KV, LEVEL, VERSION };
+    static const struct option known[] = {
+        { "model", required_argument, NULL, MODEL },     { "broker", required_argument, NULL, BROKER },
+        { "workers", required_argument, NULL, WORKERS }, { "threads", required_argument, NULL, THREADS },
+        { "pin", required_argument, NULL, PIN },         { "ctx", required_argument, NULL, CTX },
+        { "slots", required_argument, NULL, SLOTS },     { "kv", required_argument, NULL, KV },
+        { "log-level", required_argument, NULL, LEVEL }, { "help", no_argument, NULL, 'h' },
+        { "version", no_argument, NULL, VERSION },       { 0 }
+    };
     *o = (struct options){
-        .n_workers = 1, .n_slots = DEFAULT_SLOTS, .kv_type = KV_F16, .log_level = LOG_INFO
+        .is_pinned = true, .n_slots = DEFAULT_SLOTS, .kv_type = KV_F16, .log_level = LOG_INFO
     };
 
-    for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
+    for (int option; (option = getopt_long(argc, argv, "h", known, NULL)) != -1;) {
         switch (option) {
         case MODEL:
             take_model(o, optarg);
@@ -139,6 +137,11 @@ static void parse(struct options *o, int argc, char **argv)
             break;
         case THREADS:
             o->n_threads = number("--threads", optarg, 1, MAX_THREADS);
+            break;
+        case PIN:
+            if (strcmp(optarg, "on") && strcmp(optarg, "off"))
+                usage_error("--pin", optarg, "must be on or off");
+            o->is_pinned = !strcmp(optarg, "on");
             break;
         case CTX:
             o->n_ctx = number("--ctx", optarg, 0, MAX_CTX);
@@ -153,8 +156,11 @@ static void parse(struct options *o, int argc, char **argv)
             if (log_level_parse(optarg, &o->log_level) != OK)
                 usage_error("--log-level", optarg, "must be debug, info, warn or error");
             break;
-        case HELP:
+        case 'h':
             fputs(usage_text, stdout);
+            exit(EXIT_SUCCESS);
+        case VERSION:
+            puts("woolly-worker " WOOLLY_VERSION);
             exit(EXIT_SUCCESS);
         default:
             exit(EXIT_USAGE); /* getopt has said why */
@@ -168,23 +174,14 @@ static void parse(struct options *o, int argc, char **argv)
     }
 }
 
-static int processors(void)
-{
-    cpu_set_t ours;
-    return sched_getaffinity(0, sizeof ours, &ours) == 0 ? CPU_COUNT(&ours)
-                                                         : (int)sysconf(_SC_NPROCESSORS_ONLN);
-}
-
 static struct engine_options choose_engine(const struct options *o, const struct model_facts *facts)
 {
-    int n_ctx = o->n_ctx, n_threads = o->n_threads;
+    int n_ctx = o->n_ctx;
     if (!n_ctx)
         n_ctx = facts->n_ctx_train > 0 && facts->n_ctx_train < DEFAULT_CTX ? facts->n_ctx_train : DEFAULT_CTX;
     if (facts->n_ctx_train > 0 && n_ctx > facts->n_ctx_train)
         log_warn("context_stretched", "model=%s ctx=%d trained=%d", o->name, n_ctx, facts->n_ctx_train);
-    if (!n_threads)
-        n_threads = processors() / o->n_workers;
-    return (struct engine_options){ .n_threads = n_threads > 0 ? n_threads : 1,
+    return (struct engine_options){ .n_threads = o->n_threads,
                                     .n_slots = o->n_slots,
                                     .n_ctx = n_ctx,
                                     .max_rows = o->n_slots + SCHEDULER_PREFILL_ROWS,
@@ -196,6 +193,7 @@ int main(int argc, char **argv, char **envp)
     struct options o;
     struct model *model = NULL;
     struct tokenizer *tokenizer = NULL;
+    struct topology topology;
     struct error err;
     char path[PATH_MAX];
 
@@ -204,6 +202,8 @@ int main(int argc, char **argv, char **envp)
     log_init("host", o.log_level);
     process_title("host %s", o.name);
 
+    topology_init(&topology);
+    topology_suggest(&topology, 1, &o.n_workers, &o.n_threads);
     int64_t begin_us = clock_us();
     if (model_open(&model, o.path, &err) != OK ||
         tokenizer_create(&tokenizer, model_gguf(model), &err) != OK) {
@@ -221,10 +221,13 @@ int main(int argc, char **argv, char **envp)
                                   .endpoint = o.broker,
                                   .model = model,
                                   .tokenizer = tokenizer,
-                                  .engine = choose_engine(&o, facts) };
+                                  .engine = choose_engine(&o, facts),
+                                  .n_workers = o.n_workers,
+                                  .cores = o.is_pinned ? &topology : NULL };
     int status = host_run(&(struct host_options){
         .name = o.name, .n_workers = o.n_workers, .run = worker_run, .context = &setup });
     tokenizer_destroy(tokenizer);
     model_close(model);
+    topology_fini(&topology);
     return status;
 }

@@ -4,15 +4,18 @@
  *   top-k             keep the k first in the order (x descending, id ascending)
  *   top-p             keep the shortest beginning of that order whose probability reaches p, where
  *                     probabilities are those of what top-k left: exp(x_i - m) / sum of the kept
- *   min-p             keep where exp(x_i - m) >= min_p
- *   draw              weights w_i = exp((x_i - m) / temperature) of what is kept; the first token whose
- * running sum exceeds u * sum w, u in [0, 1) from 53 random bits
+ *   min-p             keep where x_i >= m + ln min_p
+ *   draw              weights w_i = exp((x_i - m) / temperature) of what is kept; the first token, by id,
+ *                     whose running sum exceeds u * sum w, u in [0, 1) from 53 random bits
  *
- * Sums are doubles and run in one fixed order: by id where nothing was sorted, else in the order above. The
- * order is total, so the same logits give the same choice on every machine whose expf agrees.
+ * Nothing is sorted but the list of log-probabilities. A filter keeps a beginning of the one order, so all it
+ * needs is a cutoff. First a bound is found that all it keeps must reach, so that only a few are looked at
+ * again: the k highest are not below the k-th of the maxima of the blocks; for top-p the bound sinks until
+ * what reaches it has the share. Then the cutoff, by halving: at most 32 sums, over ever fewer logits unless
+ * they are of one value.
  *
- * Nothing sorts the vocabulary. Where an order is needed the candidates become a binary heap, O(n), and only
- * as many are taken off it, best first, as the filters keep or the caller wants to see. */
+ * exp comes from the kernels, where every level gives the same bits; its sums are of floats in a block, of
+ * doubles from block to block. So the same logits give the same choice on every machine. */
 #include "worker/sampler.h"
 
 #include <assert.h>
@@ -20,21 +23,36 @@
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/xalloc.h"
+#include "worker/kernels/kernels.h"
 
-struct candidate {
-    float x;
-    int32_t id;
+enum {
+    SLACK = 16,      /* asked for by collect */
+    WEIGHTLESS = 87, /* so far below the maximum weights are 0 */
+    /* When halving drops the candidates out of its range. Measured, but flat around. */
+    STEPS_TO_NARROW = 4,
+    WORTH_NARROWING = 512,
 };
 
 struct sampler {
+    struct logit_kernels kernels;
     int n_vocab;
-    /* Those taken off the heap lie behind it, in reverse: the best is last. */
-    struct candidate *items;
-    int n_items, n_heap;
+    int n_blocks;
+    float *maxima; /* [n_blocks] */
+    float *sums;   /* [n_blocks] of weights, of all logits or of the candidates */
+
+    /* Of the logits at hand. */
     float max;
     double z, log_z;
+
+    /* The candidates, by id. */
+    int n;
+    float *x;       /* [n_vocab + SLACK] */
+    int32_t *ids;   /* [n_vocab + SLACK] */
+    float *weights; /* [n_vocab] */
+    float least;    /* the bound they reach */
 };
 
 void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
@@ -68,203 +86,324 @@ static double random_unit(uint64_t seed, uint64_t position)
     return (double)(bits >> 11) * 0x1p-53;
 }
 
+/* Which level is only a matter of speed: all give the same. */
+static struct logit_kernels find_kernels(void)
+{
+    struct kernels k;
+    enum isa isa;
+    char problem[120];
+
+    kernels_init(&k, isa_choose(&isa, problem, sizeof(problem)) ? isa : ISA_SCALAR);
+    return k.logits;
+}
+
 struct sampler *sampler_create(int n_vocab)
 {
     assert(n_vocab > 0);
     struct sampler *s = xcalloc(1, sizeof(*s));
+    size_t n = (size_t)n_vocab, n_blocks = (n + LOGIT_BLOCK - 1) / LOGIT_BLOCK;
+
+    s->kernels = find_kernels();
     s->n_vocab = n_vocab;
-    s->items = xcalloc((size_t)n_vocab, sizeof(*s->items));
+    s->n_blocks = (int)n_blocks;
+    s->maxima = xcalloc(n_blocks, sizeof(*s->maxima));
+    s->sums = xcalloc(n_blocks, sizeof(*s->sums));
+    s->x = xcalloc(n + SLACK, sizeof(*s->x));
+    s->ids = xcalloc(n + SLACK, sizeof(*s->ids));
+    s->weights = xcalloc(n, sizeof(*s->weights));
     return s;
 }
 
 void sampler_destroy(struct sampler *s)
 {
-    if (s) {
-        free(s->items);
-        free(s);
-    }
+    if (!s)
+        return;
+    free(s->maxima);
+    free(s->sums);
+    free(s->x);
+    free(s->ids);
+    free(s->weights);
+    free(s);
 }
 
-/* A logit as the formulas can bear it: no NaN, no plus infinity. */
-static float tame(float x)
+/* Leaves the sums of the blocks and returns theirs. */
+static double sum_weights(struct sampler *s, const float *x, int n, float slope)
 {
-    if (isnan(x))
-        return -INFINITY;
-    return x > FLT_MAX ? FLT_MAX : x;
+    double sum = 0;
+
+    s->kernels.sums(s->sums, x, n, s->max, slope);
+    for (int at = 0; at < n; at += LOGIT_BLOCK)
+        sum += s->sums[at / LOGIT_BLOCK];
+    return sum;
 }
 
-/* Finds the most likely token and the sum; false when no token is possible. */
-static bool scan(struct sampler *s, const float *logits, int32_t *best)
+/* Finds the maximum and the sum; false when no token is possible. */
+static bool scan(struct sampler *s, const float *logits)
 {
-    s->z = 0;
+    s->kernels.maxima(s->maxima, logits, s->n_vocab);
     s->max = -INFINITY;
-    *best = 0;
-    for (int i = 0; i < s->n_vocab; i++) {
-        float x = tame(logits[i]);
-        if (x > s->max) {
-            s->max = x;
-            *best = i;
-        }
-    }
+    for (int b = 0; b < s->n_blocks; b++)
+        s->max = s->maxima[b] > s->max ? s->maxima[b] : s->max;
     if (s->max == -INFINITY)
         return false;
-    for (int i = 0; i < s->n_vocab; i++)
-        s->z += expf(tame(logits[i]) - s->max);
+    s->z = sum_weights(s, logits, s->n_vocab, 1);
     s->log_z = log(s->z);
     return true;
 }
 
+static int32_t find_best(const struct sampler *s, const float *logits)
+{
+    int i = 0;
+
+    while (s->maxima[i / LOGIT_BLOCK] < s->max)
+        i += LOGIT_BLOCK;
+    while (!(logits[i] >= s->max))
+        i++;
+    return i;
+}
+
 static struct token_logprob report(const struct sampler *s, int32_t id, float x)
 {
+    x = x < FLT_MAX ? x : FLT_MAX;
     return (struct token_logprob){ id, (float)((double)x - s->max - s->log_z) };
 }
 
-static bool is_before(struct candidate a, struct candidate b)
+/* An integer in the order of the floats. */
+static uint32_t order_of(float x)
 {
-    return a.x > b.x || (a.x == b.x && a.id < b.id);
+    union {
+        float f;
+        uint32_t bits;
+    } u = { x };
+
+    return u.bits & 0x80000000u ? ~u.bits : u.bits | 0x80000000u;
 }
 
-static void sift_down(struct candidate *heap, int n, int i)
+static float float_at(uint32_t order)
 {
-    struct candidate moved = heap[i];
+    union {
+        uint32_t bits;
+        float f;
+    } u = { order & 0x80000000u ? order & ~0x80000000u : ~order };
 
-    for (int child; (child = 2 * i + 1) < n; i = child) {
-        if (child + 1 < n && is_before(heap[child + 1], heap[child]))
-            child++;
-        if (!is_before(heap[child], moved))
-            break;
-        heap[i] = heap[child];
-    }
-    heap[i] = moved;
+    return u.f;
 }
 
-/* Tokens of probability 0 are no candidates: they are never drawn and never listed. */
-static void build_heap(struct sampler *s, const float *logits)
+/* A beginning of the order: what is above x, and of what equals it the first n_equal by id. */
+struct cutoff {
+    float x;
+    int n_equal;
+};
+
+static struct cutoff higher_cutoff(struct cutoff a, struct cutoff b)
 {
-    s->n_items = 0;
-    for (int i = 0; i < s->n_vocab; i++) {
-        float x = tame(logits[i]);
-        if (x > -INFINITY)
-            s->items[s->n_items++] = (struct candidate){ x, i };
-    }
-    s->n_heap = s->n_items;
-    for (int i = s->n_heap / 2 - 1; i >= 0; i--)
-        sift_down(s->items, s->n_heap, i);
+    if (a.x == b.x)
+        return a.n_equal < b.n_equal ? a : b;
+    return a.x > b.x ? a : b;
 }
 
-/* The candidate of this rank, 0 the best; takes as many off the heap as that needs. rank < n_items. */
-static struct candidate ranked(struct sampler *s, int rank)
+/* What is at least `least` becomes the candidates. */
+static void collect(struct sampler *s, const float *logits, float least)
 {
-    while (s->n_items - s->n_heap <= rank) {
-        struct candidate best = s->items[0];
-        s->items[0] = s->items[--s->n_heap];
-        if (s->n_heap)
-            sift_down(s->items, s->n_heap, 0);
-        s->items[s->n_heap] = best;
-    }
-    return s->items[s->n_items - 1 - rank];
+    s->least = least;
+    s->n = s->kernels.collect(s->x, s->ids, logits, s->n_vocab, s->maxima, least, INFINITY);
 }
 
-/* How many of the ranked candidates the filters leave, at least 1. */
-static int count_kept(struct sampler *s, const struct sampling *how)
+static void weigh(struct sampler *s)
 {
-    int kept = s->n_items;
+    s->kernels.weights(s->weights, s->x, s->n, s->max, 1);
+}
 
-    if (how->top_k > 0 && how->top_k < kept)
-        kept = how->top_k;
-    if (how->top_p < 1) {
-        double total = 0, sum = 0;
-        int n = 0;
-        if (kept == s->n_items)
-            total = s->z;
-        else
-            for (int i = 0; i < kept; i++)
-                total += expf(ranked(s, i).x - s->max);
-        do
-            sum += expf(ranked(s, n++).x - s->max);
-        while (n < kept && sum < how->top_p * total);
-        kept = n;
+static double sum_above(const struct sampler *s, bool is_weighted, float least)
+{
+    return s->kernels.sum_above(s->x, is_weighted ? s->weights : NULL, s->n, least);
+}
+
+/* Leaves only the candidates between two places in the order, which is all that halving looks at. */
+static void narrow(struct sampler *s, bool is_weighted, uint32_t low, uint32_t high)
+{
+    s->n = s->kernels.collect(s->x, s->ids, s->x, s->n, NULL, float_at(low), float_at(high));
+    if (is_weighted)
+        weigh(s);
+}
+
+/* The shortest beginning of the candidates whose weights, or whose number, reach the goal; at least one, and
+ * all where rounding keeps the sum below. Halves the range of the floats, and uses the candidates up. */
+static struct cutoff find_cutoff(struct sampler *s, bool is_weighted, double goal)
+{
+    uint32_t low = order_of(s->least), high = order_of(s->max);
+    double above = 0, gone = 0;
+
+    for (int step = 0; low < high; step++) {
+        /* Many may share the maximum. */
+        uint32_t middle = step ? low + (high - low) / 2 + 1 : high;
+        double sum = gone + sum_above(s, is_weighted, float_at(middle));
+        if (sum >= goal) {
+            low = middle;
+        } else {
+            high = middle - 1;
+            above = sum;
+        }
+        if (step % STEPS_TO_NARROW == STEPS_TO_NARROW - 1 && s->n > WORTH_NARROWING) {
+            narrow(s, is_weighted, low, high);
+            gone = above;
+        }
     }
+    struct cutoff c = { float_at(low), 1 };
+    float weight = 1;
+    if (is_weighted)
+        s->kernels.weights(&weight, &c.x, 1, s->max, 1);
+    double n_equal = ceil((goal - above) / weight);
+    if (n_equal > 1)
+        c.n_equal = n_equal < s->n_vocab ? (int)n_equal : s->n_vocab;
+    return c;
+}
+
+/* The `count` first of all become candidates, and maybe more. */
+static void collect_first(struct sampler *s, const float *logits, int count)
+{
+    float least = -FLT_MAX;
+
+    if (count <= s->n_blocks) {
+        memcpy(s->x, s->maxima, (size_t)s->n_blocks * sizeof(*s->x));
+        s->n = s->n_blocks;
+        s->least = least;
+        least = find_cutoff(s, false, count).x;
+    }
+    collect(s, logits, least);
+}
+
+/* Those of at least `lowest` with this weight become candidates, and maybe more; they are weighed. Where
+ * rounding keeps their sum below it, all that have weight. The steps are a guess: one pass for sharp
+ * distributions and for normal ones, seven at most. */
+static void collect_share(struct sampler *s, const float *logits, double goal, float lowest)
+{
+    for (float below = 6 + (float)s->log_z;; below *= 1.5f) {
+        float least = s->max - below > lowest ? s->max - below : lowest;
+        collect(s, logits, least);
+        weigh(s);
+        if (least <= lowest || below >= WEIGHTLESS || sum_above(s, true, least) >= goal)
+            return;
+    }
+}
+
+/* Leaves as candidates what the cutoff keeps. */
+static void collect_kept(struct sampler *s, const float *logits, struct cutoff c)
+{
+    int n = 0, n_equal = 0;
+
+    collect(s, logits, c.x);
+    if (s->n - sum_above(s, false, nextafterf(c.x, INFINITY)) <= c.n_equal)
+        return;
+    for (int i = 0; i < s->n; i++) {
+        n_equal += s->x[i] == c.x;
+        s->x[n] = s->x[i];
+        s->ids[n] = s->ids[i];
+        n += s->x[i] > c.x || n_equal <= c.n_equal;
+    }
+    s->n = n;
+}
+
+/* Leaves as candidates what passes the filters, at least the best. */
+static void filter(struct sampler *s, const struct sampling *how, const float *logits)
+{
+    struct cutoff c = { -FLT_MAX, s->n_vocab };
+
     if (how->min_p > 0) {
-        int n = 1;
-        while (n < kept && expf(ranked(s, n).x - s->max) >= how->min_p)
-            n++;
-        kept = n;
+        float least = s->max + (float)log(how->min_p < 1 ? (double)how->min_p : 1);
+        c.x = least > c.x ? least : c.x;
     }
-    return kept;
-}
-
-/* A weight is never NaN: an infinite difference over an infinite temperature counts as impossible. */
-static double weigh(const struct sampler *s, float x, float temperature)
-{
-    float w = expf((x - s->max) / temperature);
-
-    return w > 0 ? w : 0;
-}
-
-static struct candidate draw_ranked(struct sampler *s, int kept, float temperature, double unit)
-{
-    double total = 0, sum = 0;
-    struct candidate chosen = ranked(s, 0);
-
-    for (int i = 0; i < kept; i++)
-        total += weigh(s, ranked(s, i).x, temperature);
-    for (int i = 0; i < kept; i++) {
-        struct candidate c = ranked(s, i);
-        double w = weigh(s, c.x, temperature);
-        if (w > 0)
-            chosen = c;
-        sum += w;
-        if (sum > unit * total)
-            break;
+    if (how->top_k > 0) {
+        collect_first(s, logits, how->top_k);
+        struct cutoff first = find_cutoff(s, false, how->top_k);
+        c = higher_cutoff(c, first);
+        if (how->top_p < 1) {
+            collect_kept(s, logits, first);
+            weigh(s);
+            c = higher_cutoff(c, find_cutoff(s, true, how->top_p * sum_above(s, true, s->least)));
+        }
+    } else if (how->top_p < 1) {
+        collect_share(s, logits, how->top_p * s->z, c.x);
+        c = higher_cutoff(c, find_cutoff(s, true, how->top_p * s->z));
     }
-    return chosen;
+    collect_kept(s, logits, c);
 }
 
-/* The same over the whole vocabulary by id, when nothing is cut off. */
-static struct candidate draw_any(const struct sampler *s, const float *logits, float temperature, double unit)
+/* The place of the one drawn. The sums of the blocks and their total are there. The block where the running
+ * sum exceeds the target has weights, and so has the one taken where rounding keeps the sum of its weights
+ * below its own. */
+static int draw(struct sampler *s, const float *x, int n, float slope, double total, double unit)
 {
-    double total = 0, sum = 0;
-    struct candidate chosen = { 0 };
+    float weights[LOGIT_BLOCK];
+    double sum = 0, target = unit * total;
+    int b = 0, drawn = 0;
 
-    for (int i = 0; i < s->n_vocab; i++)
-        total += weigh(s, tame(logits[i]), temperature);
-    for (int i = 0; i < s->n_vocab; i++) {
-        float x = tame(logits[i]);
-        double w = weigh(s, x, temperature);
-        if (w > 0)
-            chosen = (struct candidate){ x, i };
-        sum += w;
-        if (sum > unit * total)
-            break;
+    while ((b + 1) * LOGIT_BLOCK < n && sum + s->sums[b] <= target)
+        sum += s->sums[b++];
+    x += b * LOGIT_BLOCK;
+    n = n - b * LOGIT_BLOCK < LOGIT_BLOCK ? n - b * LOGIT_BLOCK : LOGIT_BLOCK;
+    s->kernels.weights(weights, x, n, s->max, slope);
+    for (int i = 0; i < n && sum <= target; i++) {
+        sum += weights[i];
+        drawn = weights[i] > 0 ? i : drawn;
     }
-    return chosen;
+    return b * LOGIT_BLOCK + drawn;
 }
 
-void sampler_choose(struct sampler *s, const struct sampling *how, const float *logits, uint64_t position,
+/* 1 / temperature, as a number that makes no NaN of any difference. */
+static float slope_of(float temperature)
+{
+    float slope = 1 / temperature;
+
+    return slope < FLT_MIN ? FLT_MIN : slope > FLT_MAX ? FLT_MAX : slope;
+}
+
+static int32_t choose_by_chance(struct sampler *s, const struct sampling *how, const float *logits,
+                                uint64_t position)
+{
+    bool has_filter = how->top_k > 0 || how->top_p < 1 || how->min_p > 0;
+    double unit = random_unit(how->seed, position);
+    float slope = slope_of(how->temperature);
+
+    if (!has_filter) {
+        double total = slope == 1 ? s->z : sum_weights(s, logits, s->n_vocab, slope);
+        return draw(s, logits, s->n_vocab, slope, total, unit);
+    }
+    filter(s, how, logits);
+    double total = sum_weights(s, s->x, s->n, slope);
+    return s->ids[draw(s, s->x, s->n, slope, total, unit)];
+}
+
+static void list_first(struct sampler *s, int count, const float *logits, struct choice *out)
+{
+    float best[SAMPLER_MAX_LOGPROBS];
+
+    collect_first(s, logits, count);
+    for (int i = 0; i < s->n; i++) {
+        if (out->n_top == count && s->x[i] <= best[count - 1])
+            continue;
+        int at = out->n_top < count ? out->n_top++ : count - 1;
+        for (; at > 0 && s->x[i] > best[at - 1]; at--) {
+            best[at] = best[at - 1];
+            out->top[at] = out->top[at - 1];
+        }
+        best[at] = s->x[i];
+        out->top[at] = report(s, s->ids[i], s->x[i]);
+    }
+}
+
+bool sampler_choose(struct sampler *s, const struct sampling *how, const float *logits, uint64_t position,
                     struct choice *out)
 {
-    bool is_greedy = !(how->temperature > 0);
-    bool has_filter = how->top_k > 0 || how->top_p < 1 || how->min_p > 0;
-    struct candidate chosen = { 0 };
-
     assert(how->n_logprobs >= 0 && how->n_logprobs <= SAMPLER_MAX_LOGPROBS);
     out->n_top = 0;
-    if (!scan(s, logits, &chosen.id)) {
+    if (!scan(s, logits)) {
         out->token = (struct token_logprob){ 0, -INFINITY };
-        return;
+        return false;
     }
-    chosen.x = s->max;
-    if (how->n_logprobs > 0 || (has_filter && !is_greedy))
-        build_heap(s, logits);
-    if (!is_greedy) {
-        double unit = random_unit(how->seed, position);
-        chosen = has_filter ? draw_ranked(s, count_kept(s, how), how->temperature, unit)
-                            : draw_any(s, logits, how->temperature, unit);
-    }
-    out->token = report(s, chosen.id, chosen.x);
-    for (; out->n_top < how->n_logprobs && out->n_top < s->n_items; out->n_top++) {
-        struct candidate c = ranked(s, out->n_top);
-        out->top[out->n_top] = report(s, c.id, c.x);
-    }
+    int32_t id = how->temperature > 0 ? choose_by_chance(s, how, logits, position) : find_best(s, logits);
+    out->token = report(s, id, logits[id]);
+    if (how->n_logprobs > 0)
+        list_first(s, how->n_logprobs, logits, out);
+    return true;
 }

@@ -1,9 +1,11 @@
 /* Choosing the next token from logits. The random number of a choice depends only on (seed, position), by the
  * counter-based generator Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
- * 2011), so a sequence moved to another worker goes on as if nothing had happened. */
+ * 2011), and the same logits give the same choice at every level of the kernels, so a sequence moved to
+ * another worker goes on as if nothing had happened. */
 #ifndef WOOLLY_WORKER_SAMPLER_H
 #define WOOLLY_WORKER_SAMPLER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { SAMPLER_MAX_LOGPROBS = 20 };
@@ -35,9 +37,9 @@ void sampler_destroy(struct sampler *s);
 
 /* Filters in the order top-k, top-p, min-p on the distribution at temperature 1, then applies the temperature
  * and draws. `position` is the index in the sequence of the token being chosen. Not-a-number logits count as
- * minus infinity; if nothing is left the choice is id 0 and its log-probability minus infinity. Allocates
- * nothing. */
-void sampler_choose(struct sampler *s, const struct sampling *how, const float *logits, uint64_t position,
+ * minus infinity; false if nothing is left: the choice is then id 0 and its log-probability minus infinity.
+ * Allocates nothing. */
+bool sampler_choose(struct sampler *s, const struct sampling *how, const float *logits, uint64_t position,
                     struct choice *out);
 
 /* Four 32-bit words from a 128-bit counter and a 64-bit key. */

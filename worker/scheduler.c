@@ -11,6 +11,7 @@
 
 #include "common/clock.h"
 #include "common/list.h"
+#include "common/log.h"
 #include "common/xalloc.h"
 #include "worker/sampler.h"
 #include "worker/text_out.h"
@@ -309,6 +310,12 @@ static struct step_item *add_item(struct scheduler *s, const struct sequence *q)
     return item;
 }
 
+static void tell_error(const struct sequence *q, struct step_item *item)
+{
+    item->error_code = slice_of(q->error_code);
+    item->error_message = slice_of(q->error_text);
+}
+
 static void end_idle(struct scheduler *s, enum sequence_state state)
 {
     list_each(q, &s->lists[state], struct sequence, link)
@@ -316,12 +323,10 @@ static void end_idle(struct scheduler *s, enum sequence_state state)
         if (!q->is_cancelled && !q->error_code)
             continue;
         struct step_item *item = add_item(s, q);
-        if (q->is_cancelled) {
+        if (q->is_cancelled)
             item->finish_reason = slice_of("cancelled");
-        } else {
-            item->error_code = slice_of(q->error_code);
-            item->error_message = slice_of(q->error_text);
-        }
+        else
+            tell_error(q, item);
         set_state(s, q, SEQUENCE_ENDED);
     }
 }
@@ -435,10 +440,17 @@ static const char *give_token(struct scheduler *s, struct sequence *q, const str
 static void advance(struct scheduler *s, struct sequence *q, const float *logits)
 {
     struct choice c;
-    sampler_choose(s->sampler, &q->sampling, logits, (uint64_t)q->n_past, &c);
+    struct step_item *item = add_item(s, q);
+    if (!sampler_choose(s->sampler, &q->sampling, logits, (uint64_t)q->n_past, &c)) {
+        log_error("no_token_possible", "job=%llu position=%d", (unsigned long long)q->job, q->n_past);
+        fail(q, ERROR_INTERNAL,
+             "after %d tokens the model gives no number to any token; its file may be damaged", q->n_past);
+        tell_error(q, item);
+        set_state(s, q, SEQUENCE_ENDED);
+        return;
+    }
     q->token = c.token.id;
 
-    struct step_item *item = add_item(s, q);
     buffer_clear(&q->text.ready);
     const char *reason = give_token(s, q, &c, item);
     if (reason) {

@@ -1,4 +1,4 @@
-#include <bsd/stdlib.h>
+#include <errno.h>
 #include <getopt.h>
 #include <math.h>
 #include <stdarg.h>
@@ -21,12 +21,13 @@ void usage_error(const char *format, ...)
 
 uint64_t option_integer(const char *name, const char *text, uint64_t min, uint64_t max)
 {
-    const char *problem;
-    long long value = strtonum(text, (long long)min, (long long)max, &problem);
-    if (problem)
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end || errno || value < min || value > max)
         usage_error("%s: \"%s\" is no whole number from %llu to %llu", name, text, (unsigned long long)min,
                     (unsigned long long)max);
-    return (uint64_t)value;
+    return value;
 }
 
 float option_float(const char *name, const char *text, float min, float max)

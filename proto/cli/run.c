@@ -86,7 +86,7 @@ static void take_option(struct run *r, int option)
         q->min_p = option_float("--min-p", optarg, 0, 1);
         break;
     case OPT_SEED:
-        q->seed = option_integer("--seed", optarg, 0, INT64_MAX);
+        q->seed = option_integer("--seed", optarg, 0, UINT64_MAX);
         q->has_seed = true;
         break;
     case OPT_STOP:
@@ -280,13 +280,12 @@ static void print_json(struct run *r, const struct woolly_event *e)
     json_put_text(object, "finish_reason", e->finish_reason);
     json_put_count(object, "prompt_tokens", e->prompt_tokens);
     json_put_count(object, "completion_tokens", e->completion_tokens);
-    json_put_count(object, "seed", e->seed);
     json_put_number(object, "ttft_ms", e->timing.ttft_ms);
     json_put_number(object, "total_ms", e->timing.total_ms);
     json_put_number(object, "tok_s", e->timing.tok_s);
     if (r->request.has_logprobs)
         json_object_set(object, "logprobs", r->logprobs);
-    json_print(object);
+    json_print_with_count(object, "seed", e->seed);
 }
 
 static void take_done(struct run *r, const struct woolly_event *e)

@@ -134,6 +134,21 @@ class Own(unittest.TestCase):
         self.assertEqual([c for c in children if os.path.exists(f"/proc/{c}")], [])
 
 
+class Help(unittest.TestCase):
+    def test_every_program_tells_its_version_and_its_options(self):
+        programs = [os.path.join(os.path.dirname(WOOLLY), name)
+                    for name in ("woolly", "woolly-broker", "woolly-worker", "woolly-gguf")]
+        for program in programs:
+            done = subprocess.run([program, "--version"], capture_output=True, text=True)
+            self.assertEqual((done.returncode, done.stderr), (0, ""), program)
+            self.assertRegex(done.stdout, rf"^{os.path.basename(program)} \d+\.\d+\.\d+\n$")
+        for command in [[program] for program in programs] + [[WOOLLY, "serve"], [WOOLLY, "run"]]:
+            texts = [subprocess.run([*command, option], capture_output=True, text=True) for option in ("-h", "--help")]
+            self.assertEqual([(t.returncode, t.stderr) for t in texts], [(0, ""), (0, "")], command)
+            self.assertEqual(texts[0].stdout, texts[1].stdout)
+            self.assertRegex(texts[0].stdout, "[Uu]sage:\\s+woolly")
+
+
 class Hostile(unittest.TestCase):
     """A server whose every text tries to take over the terminal."""
     EVIL = "ok\x1b]0;title\x07\x1b[2J\u009b1m\u202e!\r\n\tend"

@@ -174,6 +174,13 @@ class Serving(unittest.TestCase):
         self.assertEqual(self.server.cli("run", "m").returncode, 2)
         self.assertEqual(self.server.cli("nonsense").returncode, 2)
 
+    def test_any_seed_of_64_bits_is_taken_and_told(self):
+        for seed in (0, 2**53 + 1, 2**63, 2**64 - 1):
+            run = self.server.cli("run", "m", "x", "-n", "1", "--seed", str(seed), "--json")
+            self.assertEqual(json.loads(run.stdout)["seed"], seed, run.stderr)
+        for seed in ("-1", str(2**64), "", " 1", "1x"):
+            self.assertEqual(self.server.cli("run", "m", "x", "--seed", seed).returncode, 2, seed)
+
     def test_output_that_cannot_be_written_is_a_failure(self):
         for command in (["list"], ["list", "--json"], ["stats"], ["run", "m", "x", "-n", "2", "--json"]):
             with open("/dev/full", "w") as full:
@@ -342,6 +349,21 @@ class Lives(unittest.TestCase):
             Server(f"m={MODEL}", options=["--zmq", "tcp://0.0.0.0:*"])
         self.assertIn("loopback", str(raised.exception))
 
+    def test_endpoints_that_cannot_be_are_wrong_usage(self):
+        for endpoint in ("nonsense", "tcp://0.0.0.0:1", "tcp://127.0.0.1:", "tcp://127.0.0.1:65536",
+                         "tcp://127.0.0.1:x", "ipc://", "ipc:///" + "long" * 40, ""):
+            done = subprocess.run([WOOLLY, "serve", MODEL, "--zmq", endpoint], capture_output=True, text=True,
+                                  timeout=seconds(30))
+            self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1), done.stderr)
+            self.assertIn(f'"{endpoint}"', done.stderr)
+
+    def test_socket_files_are_gone_after_a_clean_stop(self):
+        path = os.path.join(folder, "chosen.sock")
+        server = Server(f"m={MODEL}", options=["--zmq", "ipc://" + path])
+        self.assertTrue(os.path.exists(path))
+        self.assertEqual(server.stop(), 0)
+        self.assertFalse(os.path.exists(path))
+
     def test_loopback_tcp_and_woolly_stop(self):
         server = Server(f"m={MODEL}", options=["--zmq", "tcp://127.0.0.1:*"])
         with Client(server) as client:
@@ -361,6 +383,53 @@ class Lives(unittest.TestCase):
             client.close()
             with Client(server) as other:
                 self.assertEqual(other.complete(prompt="x", max_tokens=2)[0]["type"], "done")
+
+
+class Cores(unittest.TestCase):
+    def core_sets(self, *options):
+        """Where each worker may run."""
+        with Server(f"m={MODEL}", options=options) as server:
+            return [os.sched_getaffinity(worker) for worker in server.workers()]
+
+    def setUp(self):
+        self.ours = os.sched_getaffinity(0)
+
+    def tearDown(self):
+        os.sched_setaffinity(0, self.ours)
+
+    def test_workers_have_cores_of_their_own_where_there_are_enough(self):
+        one, other = self.core_sets("--workers", "2", "--threads", "1")
+        if len(self.ours) < 2:
+            self.skipTest("NOT RUN: there is one core only")
+        self.assertEqual((len(one), len(other), len(one | other)), (1, 1, 2))
+
+    def test_nobody_is_pinned_where_cores_are_too_few_or_the_user_wants_none(self):
+        threads = str(len(self.ours))
+        self.assertEqual(self.core_sets("--workers", "2", "--threads", threads), [self.ours] * 2)
+        self.assertEqual(self.core_sets("--workers", "2", "--threads", "1", "--pin", "off"), [self.ours] * 2)
+
+    def test_a_core_set_around_the_server_is_respected(self):
+        os.sched_setaffinity(0, {max(self.ours)})
+        with Server(f"m={MODEL}") as server:
+            worker, = server.workers()
+            self.assertEqual(os.sched_getaffinity(worker), {max(self.ours)})
+            self.assertIn("threads=1 ", server.log())
+
+    def test_idle_workers_use_no_cpu(self):
+        def ticks(process):
+            with open(f"/proc/{process}/stat") as f:
+                fields = f.read().rpartition(")")[2].split()
+            return int(fields[11]) + int(fields[12])
+
+        with Server(f"m={MODEL}", options=["--workers", "2", "--threads", "4"]) as server, Client(server) as client:
+            client.finish(*[client.generate(prompt="to work", max_tokens=50, ignore_end=True) for _ in range(4)])
+            time.sleep(0.5)
+            before = [ticks(worker) for worker in server.workers()]
+            time.sleep(5)
+            used = [ticks(worker) - was for worker, was in zip(server.workers(), before)]
+            print(f"idle workers: {used} hundredths of a second in 5 s")
+            # Their beats, one a second, cost a little; a spinning thread would use 500.
+            self.assertLess(max(used), 10 if "san" in BUILD else 3)
 
 
 class Memory(unittest.TestCase):

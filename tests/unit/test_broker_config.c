@@ -63,10 +63,13 @@ static void test_bad_options_are_refused_by_name(void **state)
     assert_refused(parse((char *[]){ "woolly-broker", NULL }), "model");
     assert_refused(PARSE("--workers", "0", "x"), "--workers");
     assert_refused(PARSE("--queue", "many", "x"), "--queue");
-    assert_refused(PARSE("--kv", "q4", "x"), "--kv");
+    assert_refused(PARSE("--pin", "maybe", "x"), "--pin");
+    assert_refused(PARSE("--kv", "q5", "x"), "--kv");
     assert_refused(PARSE("--log-level", "loud", "x"), "--log-level");
     assert_refused(PARSE("--bogus", "x"), "--bogus");
     assert_refused(PARSE("x", "--slots"), "--slots");
+    assert_refused(PARSE("--zmq", "tcp://0.0.0.0:1", "x"), "loopback");
+    assert_refused(PARSE("--zmq", "tcp://127.0.0.1:70000", "x"), "port");
     assert_refused(PARSE("a=/x", "a=/y"), "two models");
     assert_refused(PARSE("a="), "no path");
     assert_refused(PARSE("=/x"), "name");

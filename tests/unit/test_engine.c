@@ -18,6 +18,7 @@
 #include "common/xalloc.h"
 #include "worker/kernels/kernels.h"
 #include "worker/model/engine.h"
+#include "worker/model/gguf_write.h"
 
 enum { N_CTX = 64, N_TOKENS = 37, N_SLOTS = 3, MAX_ROWS = 64 };
 
@@ -31,6 +32,7 @@ static const struct variant {
 } variants[] = {
     { "window", "--arch llama --type Q8_0 --window 11" },
     { "mixtral", "--arch llama --type Q4_0 --experts 8" },
+    { "old-mixtral", "--arch llama --type Q4_0 --experts 8 --own-experts" },
     { "granitemoe", "--arch granitemoe --type Q8_0 --experts 5 --experts-used 3 --expert-ff 64" },
     { "qwen2moe", "--arch qwen2moe --type Q8_0 --experts 6 --shared-ff 96" },
     { "uneven", /* experts that end amid a vector and a thread's share */
@@ -213,6 +215,90 @@ static void test_logits_do_not_depend_on_neighbours_chunks_threads_or_slots_with
     check_every_level(KV_F16);
 }
 
+/* --- experts in tensors of their own --- */
+
+static void test_experts_in_tensors_of_their_own_give_the_same_logits(void **state)
+{
+    (void)state;
+    struct model *stacked = open_model("mixtral"), *single = open_model("old-mixtral");
+    float *expected = reference_logits(stacked, KV_F32), *logits = reference_logits(single, KV_F32);
+    assert_null(gguf_find_tensor(model_gguf(single), "blk.0.ffn_up_exps.weight"));
+    assert_memory_equal(logits, expected, N_TOKENS * (size_t)model_facts(stacked)->n_vocab * sizeof *logits);
+    free(logits);
+    free(expected);
+    model_close(single);
+    model_close(stacked);
+}
+
+/* The numbers of t, which is of a type of blocks, as F32. */
+static float *dequantised(const struct gguf_tensor *t)
+{
+    uint64_t row_bytes = weight_row_bytes(t->type, t->dims[0]);
+    float *x = xcalloc(t->dims[0] * t->dims[1], sizeof *x);
+    for (uint64_t r = 0; r < t->dims[1]; r++)
+        weight_dequantise(t->type)(x + r * t->dims[0], (const char *)t->data + r * row_bytes,
+                                      (int)t->dims[0]);
+    return x;
+}
+
+/* A copy of the model in which the experts of that number have F32 weights. */
+static void write_with_wide_expert(const char *path, const struct gguf *from, const char *expert)
+{
+    struct gguf_writer *w;
+    struct error err;
+    assert_int_equal(gguf_writer_create(&w, path, 32, &err), OK);
+    for (uint64_t i = 0; i < gguf_n_entries(from); i++)
+        gguf_writer_put(w, gguf_entry(from, i)->key, &gguf_entry(from, i)->value);
+    for (int pass = 0; pass < 2; pass++) {
+        for (uint64_t i = 0; i < gguf_n_tensors(from); i++) {
+            const struct gguf_tensor *t = gguf_tensor(from, i);
+            bool is_wide = memmem(t->name.text, t->name.len, expert, strlen(expert)) != NULL;
+            if (pass == 0) {
+                gguf_writer_add_tensor(w, t->name, is_wide ? WEIGHT_F32 : t->type, t->n_dims, t->dims);
+                continue;
+            }
+            float *wide = is_wide ? dequantised(t) : NULL;
+            const void *bytes = is_wide ? wide : t->data;
+            uint64_t len = is_wide ? t->dims[0] * t->dims[1] * sizeof *wide : t->bytes;
+            assert_int_equal(gguf_writer_data(w, bytes, len, &err), OK);
+            free(wide);
+        }
+    }
+    assert_int_equal(gguf_writer_commit(w, &err), OK);
+    gguf_writer_destroy(w);
+}
+
+/* Files of that kind have come with types that differ within a layer. */
+static void test_each_expert_may_have_a_type_of_its_own(void **state)
+{
+    (void)state;
+    struct model *plain = open_model("old-mixtral");
+    float *expected = reference_logits(plain, KV_F32);
+    size_t n = N_TOKENS * (size_t)model_facts(plain)->n_vocab;
+    static const char *const wide[] = { ".0.weight", ".5.weight" };
+
+    for (int i = 0; i < 2; i++) {
+        char *path = model_path("mixed");
+        double error = 0, size = 0;
+        write_with_wide_expert(path, model_gguf(plain), wide[i]);
+        struct model *mixed = open_model("mixed");
+        float *logits = reference_logits(mixed, KV_F32);
+        for (size_t k = 0; k < n; k++) {
+            error += pow((double)logits[k] - (double)expected[k], 2);
+            size += pow((double)expected[k], 2);
+        }
+        /* They differ by the rounding of what meets one expert in eight. */
+        if (!(error > 0 && sqrt(error / size) < 0.02))
+            fail_msg("relative difference %g", sqrt(error / size));
+        free(logits);
+        model_close(mixed);
+        unlink(path);
+        free(path);
+    }
+    free(expected);
+    model_close(plain);
+}
+
 static void test_rows_that_want_no_logits_get_none_and_change_nothing(void **state)
 {
     (void)state;
@@ -272,8 +358,8 @@ static void test_the_cache_size_is_what_full_slots_take(void **state)
 
 /* Opens the model of that name with the bytes of `find` replaced (all of them where there are several); says
  * how that ended. With value_at >= 0, `with` replaces what lies that far behind `find` instead. */
-static enum status open_changed(const char *name, const char *find, int value_at, const void *with,
-                                size_t with_len, struct error *err)
+static enum status open_changed_as(struct model **m, const char *name, const char *find, int value_at,
+                                   const void *with, size_t with_len, struct error *err)
 {
     char *path = model_path(name), *copy = xasprintf("%s/changed.gguf", folder);
     FILE *f = fopen(path, "rb");
@@ -293,15 +379,22 @@ static enum status open_changed(const char *name, const char *find, int value_at
     fclose(f);
     free(bytes);
 
+    enum status s = model_open(m, copy, err);
+    unlink(copy);
+    free(copy);
+    free(path);
+    return s;
+}
+
+static enum status open_changed(const char *name, const char *find, int value_at, const void *with,
+                                size_t with_len, struct error *err)
+{
     struct model *m;
-    enum status s = model_open(&m, copy, err);
+    enum status s = open_changed_as(&m, name, find, value_at, with, with_len, err);
     if (s == OK)
         model_close(m);
     else
         assert_null(m);
-    unlink(copy);
-    free(copy);
-    free(path);
     return s;
 }
 
@@ -374,7 +467,10 @@ static void test_facts_of_other_architectures_are_checked_too(void **state)
         { "granitemoe", "granitemoe.expert_count", 4, 6, E_FORMAT, "blk.0.ffn_gate_inp.weight" },
         { "granitemoe", "granitemoe.expert_used_count", 4, 6, E_FORMAT, "granitemoe.expert_used_count" },
         { "granitemoe", "granitemoe.expert_feed_forward_length", 4, 96, E_FORMAT, "ffn_gate_exps.weight" },
-        { "granitemoe", "granitemoe.residual_scale", 4, 0, E_FORMAT, "granitemoe.residual_scale" },
+        { "granitemoe", "granitemoe.residual_scale", 4, 0xbf800000, E_FORMAT, "granitemoe.residual_scale" },
+        { "gemma2", "gemma2.attn_logit_softcapping", 4, 0xbf800000, E_FORMAT, "attn_logit_softcapping" },
+        { "qwen3", "qwen3.rope.scaling.factor", 4, 0x7fc00000, E_FORMAT, "qwen3.rope.scaling.factor" },
+        { "qwen3", "qwen3.attention.layer_norm_rms_epsilon", 4, 0, E_FORMAT, "layer_norm_rms_epsilon" },
         { "gemma2", "gemma2.attn_logit_softcapping", 4, 0x7fc00000, E_FORMAT, "attn_logit_softcapping" },
         { "gemma2", "blk.2.post_ffw_norm", -1, 0x316b6c62, E_FORMAT, "blk.2.post_ffw_norm.weight" },
         { "qwen3", "qwen3.attention.key_length", 4, 16, E_UNSUPPORTED, "qwen3.attention.value_length" },
@@ -394,6 +490,47 @@ static void test_facts_of_other_architectures_are_checked_too(void **state)
     }
 }
 
+/* What a model has where its file says 0 under that key. */
+static struct model_facts facts_with_zero(const char *name, const char *key)
+{
+    struct model *m;
+    struct error err;
+    uint32_t zero = 0;
+    if (open_changed_as(&m, name, key, 4, &zero, 4, &err) != OK)
+        fail_msg("%s", err.text);
+    struct model_facts facts = *model_facts(m);
+    model_close(m);
+    return facts;
+}
+
+static void test_a_zero_is_what_a_model_does_not_set(void **state)
+{
+    (void)state;
+    assert_true(facts_with_zero("qwen3", "qwen3.rope.scaling.factor").rope.factor == 1);
+    assert_true(facts_with_zero("granitemoe", "granitemoe.attention.scale").attention_scale == 0.25f);
+    assert_true(facts_with_zero("granitemoe", "granitemoe.embedding_scale").embedding_scale == 1);
+    assert_true(facts_with_zero("granitemoe", "granitemoe.residual_scale").residual_scale == 1);
+    assert_true(facts_with_zero("granitemoe", "granitemoe.logit_scale").logit_scale == 1);
+    assert_true(facts_with_zero("gemma2", "gemma2.attn_logit_softcapping").attention_cap == 0);
+    assert_true(facts_with_zero("gemma2", "gemma2.final_logit_softcapping").logit_cap == 0);
+}
+
+/* No architecture we know has such experts; a file that claims them is not one of those. */
+static void test_experts_chosen_by_another_function_are_refused_by_name(void **state)
+{
+    (void)state;
+    struct {
+        char key[27];
+        uint32_t kind, value;
+    } __attribute__((packed)) gating = { .kind = 4, .value = 2 };
+    struct error err;
+    memcpy(gating.key, "qwen2moe.expert_gating_func", sizeof gating.key);
+    assert_int_equal(
+        open_changed("qwen2moe", "tokenizer.ggml.bos_token_id", -1, &gating, sizeof gating, &err),
+        E_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "qwen2moe.expert_gating_func is 2"));
+}
+
 static void test_a_slot_is_no_longer_than_the_positions_a_model_learned(void **state)
 {
     (void)state;
@@ -407,6 +544,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_logits_do_not_depend_on_neighbours_chunks_threads_or_slots_with_an_f32_cache),
         cmocka_unit_test(test_logits_do_not_depend_on_neighbours_chunks_threads_or_slots_with_an_f16_cache),
+        cmocka_unit_test(test_experts_in_tensors_of_their_own_give_the_same_logits),
+        cmocka_unit_test(test_each_expert_may_have_a_type_of_its_own),
         cmocka_unit_test(test_rows_that_want_no_logits_get_none_and_change_nothing),
         cmocka_unit_test(test_absurd_sizes_are_refused),
         cmocka_unit_test(test_the_cache_size_is_what_full_slots_take),
@@ -414,6 +553,8 @@ int main(void)
         cmocka_unit_test(test_a_model_that_contradicts_its_facts_is_refused_by_tensor),
         cmocka_unit_test(test_another_architecture_is_refused_by_name),
         cmocka_unit_test(test_facts_of_other_architectures_are_checked_too),
+        cmocka_unit_test(test_a_zero_is_what_a_model_does_not_set),
+        cmocka_unit_test(test_experts_chosen_by_another_function_are_refused_by_name),
         cmocka_unit_test(test_a_slot_is_no_longer_than_the_positions_a_model_learned),
     };
     return cmocka_run_group_tests(tests, make_models, remove_models);

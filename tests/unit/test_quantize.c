@@ -246,20 +246,19 @@ static const struct {
     { "Q5_0", WEIGHT_Q5_0, 8, 0.07 },      { "Q5_1", WEIGHT_Q5_1, 9, 0.06 },
     { "Q2_K", WEIGHT_Q2_K, 10, 0.4 },      { "Q3_K_S", WEIGHT_Q3_K, 11, 0.22 },
     { "Q4_K", WEIGHT_Q4_K, 15, 0.11 },     { "Q5_K_S", WEIGHT_Q5_K, 16, 0.06 },
-    { "Q6_K", WEIGHT_Q6_K, 18, 0.03 },     { "IQ4_NL", WEIGHT_IQ4_NL, 25, 0.12 },
-    { "IQ4_XS", WEIGHT_IQ4_XS, 30, 0.12 }, { "TQ1_0", WEIGHT_TQ1_0, 36, 1.5 },
-    { "TQ2_0", WEIGHT_TQ2_0, 37, 1.5 },    { "MXFP4", WEIGHT_MXFP4, 38, 0.2 },
+    { "Q6_K", WEIGHT_Q6_K, 18, 0.03 },     { "Q8_K", WEIGHT_Q8_K, -1, 0.01 },
+    { "IQ4_NL", WEIGHT_IQ4_NL, 25, 0.12 }, { "IQ4_XS", WEIGHT_IQ4_XS, 30, 0.12 },
+    { "TQ1_0", WEIGHT_TQ1_0, 36, 1.5 },    { "TQ2_0", WEIGHT_TQ2_0, 37, 1.5 },
+    { "MXFP4", WEIGHT_MXFP4, 38, 0.2 },
 };
 
 static double relative_error(const struct gguf_tensor *before, const struct gguf_tensor *after)
 {
-    struct kernels k;
     double error = 0, size = 0;
     float row[256];
-    kernels_init(&k, ISA_SCALAR);
     for (uint64_t r = 0; r < before->dims[1]; r++) {
         const float *x = (const float *)before->data + r * before->dims[0];
-        k.weights[after->type].dequantise(
+        weight_dequantise(after->type)(
             row, (const char *)after->data + r * weight_row_bytes(after->type, after->dims[0]),
             (int)after->dims[0]);
         for (uint64_t i = 0; i < before->dims[0]; i++) {
@@ -284,8 +283,12 @@ static void test_a_quantised_file_holds_the_model(void **state)
             fail_msg("%s", said);
         struct gguf *after = open_model(out);
         assert_int_equal(gguf_n_tensors(after), N_SMALL);
-        assert_int_equal(gguf_get_u64(after, "general.file_type", &file_type, &err), OK);
-        assert_int_equal(file_type, kinds[i].file_type);
+        if (kinds[i].file_type < 0) {
+            assert_null(gguf_find(after, "general.file_type"));
+        } else {
+            assert_int_equal(gguf_get_u64(after, "general.file_type", &file_type, &err), OK);
+            assert_int_equal(file_type, kinds[i].file_type);
+        }
         assert_non_null(gguf_find(after, "llama.block_count"));
 
         const struct gguf_tensor *norm = gguf_find_tensor(after, "output_norm.weight");
@@ -388,6 +391,34 @@ static void test_the_input_is_not_overwritten(void **state)
     assert_int_equal(list_folder(NULL), 2);
 }
 
+static void test_a_link_is_replaced_and_what_it_leads_to_stays(void **state)
+{
+    (void)state;
+    const char *in = in_folder("in.gguf"), *out = in_folder("out.gguf"), *other = in_folder("other");
+    char said[4000];
+    struct stat st;
+    make_small(in);
+    fclose(fopen(other, "w"));
+    assert_int_equal(symlink("other", out), 0);
+    if (quantize(in, out, "Q8_0", said, sizeof said, 0))
+        fail_msg("%s", said);
+    assert_int_equal(lstat(out, &st), 0);
+    assert_true(S_ISREG(st.st_mode));
+    gguf_close(open_model(out));
+    assert_int_equal(stat(other, &st), 0);
+    assert_int_equal(st.st_size, 0);
+}
+
+static void test_an_empty_name_is_wrong_usage(void **state)
+{
+    (void)state;
+    char said[4000];
+    assert_int_equal(quantize(in_folder("in.gguf"), "", "Q8_0", said, sizeof said, 0), 2);
+    assert_non_null(strstr(said, "output file is empty"));
+    assert_int_equal(quantize("", in_folder("out.gguf"), "Q8_0", said, sizeof said, 0), 2);
+    assert_int_equal(list_folder(NULL), 0);
+}
+
 static void test_weights_that_are_no_numbers_are_refused_by_name(void **state)
 {
     (void)state;
@@ -445,6 +476,8 @@ int main(void)
         IN_FOLDER(test_rows_that_do_not_fit_get_another_type_and_that_is_said),
         IN_FOLDER(test_a_split_model_becomes_one_file),
         IN_FOLDER(test_the_input_is_not_overwritten),
+        IN_FOLDER(test_a_link_is_replaced_and_what_it_leads_to_stays),
+        IN_FOLDER(test_an_empty_name_is_wrong_usage),
         IN_FOLDER(test_weights_that_are_no_numbers_are_refused_by_name),
         IN_FOLDER(test_a_full_disk_is_said_and_leaves_nothing),
         IN_FOLDER(test_an_interruption_leaves_nothing),

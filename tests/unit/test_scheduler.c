@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,7 +73,7 @@ const char *tokenizer_piece(const struct tokenizer *t, int32_t id, size_t *len)
 
 struct engine {
     struct engine_options options;
-    bool is_noisy, is_mute; /* mute: every logit is not a number */
+    bool is_noisy, is_mute, is_steep; /* mute: every logit is not a number */
     useconds_t row_us;
     int32_t tokens[MAX_SLOTS][MAX_CTX];
     float logits[MAX_SLOTS][N_VOCAB];
@@ -107,6 +108,7 @@ static void fill_logits(const struct engine *e, const struct row *row, float *lo
     for (int v = 0; v < N_VOCAB; v++) {
         uint64_t x = (h ^ (uint64_t)v) * 0x9e3779b97f4a7c15u;
         logits[v] = e->is_mute    ? NAN
+                    : e->is_steep ? (v == successor(row->token) ? FLT_MAX : -FLT_MAX)
                     : e->is_noisy ? (float)(x >> 40) / (float)(1 << 22)
                                   : (v == successor(row->token) ? 10.0f : -(float)v);
     }
@@ -397,12 +399,34 @@ static void test_impossible_log_probabilities_are_finite_on_the_wire(void **stat
 {
     (void)state;
     struct bench *b = bench_create(1, 64, 1);
-    b->engine.is_mute = true;
+    b->engine.is_steep = true;
     struct generate request = ask("ab", 2);
     request.has_logprobs = true;
-    struct outcome *o = run_alone(b, request);
-    assert_int_equal(o->n_ids, 2);
-    assert_true(isfinite(o->logprobs[0]));
+    request.logprobs = 2;
+    add(b, 0, request);
+    struct struct_array items = scheduler_step(b->s);
+    assert_int_equal(items.n, 1);
+    const struct token_detail *detail = ((const struct step_item *)items.items)->logprobs.items;
+    const struct token_alternative *top = detail->top.items;
+    assert_int_equal(detail->top.n, 2);
+    assert_true(isfinite(top[0].logprob) && isfinite(top[1].logprob));
+    bench_destroy(b);
+}
+
+static void test_logits_that_are_no_numbers_end_the_job_with_an_error(void **state)
+{
+    (void)state;
+    struct bench *b = bench_create(1, 64, 1);
+    add(b, 0, ask("ab", 9));
+    step(b);
+    b->engine.is_mute = true;
+    run(b);
+    struct outcome *o = &b->outcomes[0];
+    assert_int_equal(o->n_ids, 1); /* the one from before */
+    assert_int_equal(o->n_ends, 1);
+    assert_string_equal(o->error_code, ERROR_INTERNAL);
+    assert_non_null(strstr(o->error_message, "no number"));
+    assert_int_equal(scheduler_counts(b->s).taken, 0);
     bench_destroy(b);
 }
 
@@ -692,6 +716,7 @@ int main(void)
         cmocka_unit_test(test_a_prompt_that_leaves_room_for_one_token_gets_one),
         cmocka_unit_test(test_log_probabilities_come_with_the_bytes_of_tokens),
         cmocka_unit_test(test_impossible_log_probabilities_are_finite_on_the_wire),
+        cmocka_unit_test(test_logits_that_are_no_numbers_end_the_job_with_an_error),
         cmocka_unit_test(test_a_prompt_longer_than_the_context_is_refused_with_the_numbers),
         cmocka_unit_test(test_tokens_outside_the_vocabulary_are_refused),
         cmocka_unit_test(test_an_empty_prompt_needs_a_token_that_begins_a_text),

@@ -180,6 +180,33 @@ static void test_the_path_of_a_living_server_is_not_taken_over(void **state)
     rmdir(folder);
 }
 
+static void test_only_a_socket_nobody_listens_at_is_removed(void **state)
+{
+    struct pair *p = *state;
+    char folder[] = "/tmp/woolly-wire-XXXXXX", endpoint[64];
+    const char *path = endpoint + strlen("ipc://");
+    assert_non_null(mkdtemp(folder));
+    snprintf(endpoint, sizeof endpoint, "ipc://%s/s", folder);
+    wire_remove_socket(endpoint); /* nothing there */
+    wire_remove_socket("tcp://127.0.0.1:1");
+
+    void *server = wire_open(p->context, WIRE_CLIENT_SIDE, &p->err);
+    assert_int_equal(wire_bind(server, endpoint, NULL, &p->err), OK);
+    wire_remove_socket(endpoint);
+    assert_int_equal(access(path, F_OK), 0);
+    zmq_close(server);
+    for (int i = 0; i < 500 && access(path, F_OK) == 0; i++) {
+        wire_remove_socket(endpoint);
+        usleep(10000);
+    }
+    assert_int_not_equal(access(path, F_OK), 0);
+
+    fclose(fopen(path, "w"));
+    wire_remove_socket(endpoint);
+    assert_int_equal(unlink(path), 0); /* a file stays */
+    rmdir(folder);
+}
+
 static void test_a_runtime_folder_that_others_can_enter_is_refused(void **state)
 {
     (void)state;
@@ -218,6 +245,7 @@ int main(void)
         WITH_PAIR(test_a_peer_that_does_not_read_fills_up_without_blocking),
         WITH_PAIR(test_only_this_machine_may_be_listened_to),
         WITH_PAIR(test_the_path_of_a_living_server_is_not_taken_over),
+        WITH_PAIR(test_only_a_socket_nobody_listens_at_is_removed),
         cmocka_unit_test(test_a_runtime_folder_that_others_can_enter_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

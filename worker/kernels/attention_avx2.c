@@ -1,159 +1,219 @@
-/* Attention with AVX2. Up to four query heads share each key and value loaded. For a block of positions: all
- * scores, then the weights by a vector exp, then the values, eight elements of the head at a time with their
- * sums in registers. */
+/* Attention over a cache of floats with AVX2, and what every type needs: weights and records. As with
+ * AVX-512, but four queries times one vector of 16, which is two registers: eight sums. */
 #include <math.h>
+#include <string.h>
 
-#include "worker/kernels/avx2.h"
-#include "worker/kernels/levels.h"
+#include "worker/kernels/attention_avx2.h"
 
-enum { HEADS = 4 }; /* per pass over the cache; sixteen registers hold no more */
+enum { QUERIES = 4 };
 
-INLINE __m256 load_cached(bool is_f16, const void *base, size_t i, int n)
+INLINE __m256 load_numbers(enum kv_type type, const void *b, size_t i)
 {
-    return is_f16 ? _mm256_cvtph_ps(load_words((const uint16_t *)base + i, n))
-                  : load_floats((const float *)base + i, n);
+    const void *halves = (const uint16_t *)b + i;
+    if (type == KV_F16)
+        return _mm256_cvtph_ps(_mm_loadu_si128(halves));
+    if (type == KV_BF16)
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(halves)), 16));
+    return _mm256_loadu_ps((const float *)b + i);
 }
 
-INLINE void block_scores(bool is_f16, int heads, const struct attention *a, const float *q, int start,
-                         int from, int n, float (*score)[ATTENTION_BLOCK])
+INLINE void multiply_queries(enum kv_type type, int n, const struct product *p)
 {
-    int dim = a->head_dim;
-    for (int p = from; p < n; p++) {
-        size_t base = (size_t)(start + p) * (size_t)dim;
-        __m256 sum[HEADS];
+    for (int v = 0; v < p->n_v; v++) {
+        __m256 sum[QUERIES][2];
+        size_t at = (size_t)v * p->v_stride + (size_t)p->first * p->k_stride;
+        float *out = p->out + 16 * v;
 
 #pragma GCC unroll 16
-        for (int h = 0; h < heads; h++)
-            sum[h] = _mm256_setzero_ps();
-        for (int d = 0; d < dim; d += 8) {
-            __m256 k = load_cached(is_f16, a->k, base + (size_t)d, dim - d);
+        for (int i = 0; i < n; i++) {
+            sum[i][0] = _mm256_loadu_ps(out + (size_t)i * p->out_stride);
+            sum[i][1] = _mm256_loadu_ps(out + (size_t)i * p->out_stride + 8);
+        }
+        for (int k = p->first; k < p->last; k++, at += p->k_stride) {
+            __m256 low = load_numbers(type, p->b, at), high = load_numbers(type, p->b, at + 8);
+            if (p->ahead)
+                __builtin_prefetch((const char *)p->b + at * (type == KV_F32 ? 4 : 2) + p->ahead);
 
 #pragma GCC unroll 16
-            for (int h = 0; h < heads; h++)
-                sum[h] = _mm256_fmadd_ps(load_floats(q + h * dim + d, dim - d), k, sum[h]);
+            for (int i = 0; i < n; i++) {
+                __m256 each = _mm256_set1_ps(p->a[(size_t)i * p->a_stride + (size_t)k]);
+                sum[i][0] = _mm256_fmadd_ps(each, low, sum[i][0]);
+                sum[i][1] = _mm256_fmadd_ps(each, high, sum[i][1]);
+            }
         }
 
 #pragma GCC unroll 16
-        for (int h = 0; h < heads; h++)
-            score[h][p] = sum_lanes(sum[h]) * a->scale;
-    }
-    for (int h = 0; h < heads; h++) {
-        for (int p = 0; p < from; p++)
-            score[h][p] = -INFINITY;
-        for (int p = n; p < ATTENTION_BLOCK; p++)
-            score[h][p] = -INFINITY;
+        for (int i = 0; i < n; i++) {
+            _mm256_storeu_ps(out + (size_t)i * p->out_stride, sum[i][0]);
+            _mm256_storeu_ps(out + (size_t)i * p->out_stride + 8, sum[i][1]);
+        }
     }
 }
 
-INLINE void cap_scores(float *score, float cap)
+INLINE void multiply(enum kv_type type, int n, const struct product *p)
+{
+    if (n == 4)
+        multiply_queries(type, 4, p);
+    else if (n == 3)
+        multiply_queries(type, 3, p);
+    else if (n == 2)
+        multiply_queries(type, 2, p);
+    else
+        multiply_queries(type, 1, p);
+}
+
+static void multiply_f32(int n, const struct product *p)
+{
+    multiply(KV_F32, n, p);
+}
+
+static void multiply_f16(int n, const struct product *p)
+{
+    multiply(KV_F16, n, p);
+}
+
+static void multiply_bf16(int n, const struct product *p)
+{
+    multiply(KV_BF16, n, p);
+}
+
+/* n, a multiple of 16, numbers to f32. */
+INLINE void widen(enum kv_type type, float *out, const void *from, size_t n)
+{
+    for (size_t i = 0; i < n; i += 8)
+        _mm256_storeu_ps(out + i, load_numbers(type, from, i));
+}
+
+static void widen_f16(float *out, const void *from, size_t n)
+{
+    widen(KV_F16, out, from, n);
+}
+
+static void widen_bf16(float *out, const void *from, size_t n)
+{
+    widen(KV_BF16, out, from, n);
+}
+
+static const struct float_level level = {
+    .queries = QUERIES,
+    .multiply = { [KV_F32] = multiply_f32, [KV_F16] = multiply_f16, [KV_BF16] = multiply_bf16 },
+    .widen = { [KV_F16] = widen_f16, [KV_BF16] = widen_bf16 },
+};
+
+static void scores(struct tile *t, const char *block)
+{
+    scores_by_products(&level, t, block);
+}
+
+static void add_values(struct tile *t, const char *block)
+{
+    add_values_by_products(&level, t, block);
+}
+
+/* --- weights and records --- */
+
+INLINE __m256 exp2_8(__m256 x)
+{
+    /* In this order of operands a NaN passes. */
+    x = _mm256_max_ps(_mm256_set1_ps(EXP2_LOWEST), x);
+    __m256 n = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256 r = _mm256_sub_ps(x, n), e = _mm256_set1_ps(EXP2_C6);
+    e = _mm256_fmadd_ps(e, r, _mm256_set1_ps(EXP2_C5));
+    e = _mm256_fmadd_ps(e, r, _mm256_set1_ps(EXP2_C4));
+    e = _mm256_fmadd_ps(e, r, _mm256_set1_ps(EXP2_C3));
+    e = _mm256_fmadd_ps(e, r, _mm256_set1_ps(EXP2_C2));
+    e = _mm256_fmadd_ps(e, r, _mm256_set1_ps(EXP2_C1));
+    e = _mm256_fmadd_ps(e, r, _mm256_set1_ps(1));
+    __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    return _mm256_mul_ps(e, _mm256_castsi256_ps(power));
+}
+
+static float exp2_1(float x)
+{
+    return _mm256_cvtss_f32(exp2_8(_mm256_set1_ps(x)));
+}
+
+static void cap_scores(float *score, float cap)
 {
     __m256 caps = _mm256_set1_ps(cap);
-    for (int p = 0; p < ATTENTION_BLOCK; p += 8)
+    for (int p = 0; p < KV_BLOCK; p += 8)
         _mm256_storeu_ps(score + p,
                          _mm256_mul_ps(caps, tanh8(_mm256_div_ps(_mm256_loadu_ps(score + p), caps))));
 }
 
-/* Turns scores into weights; positions before `from` and from n on get weight 0. Returns what earlier sums
- * shrink by. */
-INLINE float block_weights(float *score, int from, int n, float *highest, float *total)
+static void move_reference(const struct kv_layout *l, float *record, float top)
 {
-    __m256 none = _mm256_set1_ps(-INFINITY), top8 = none;
-    for (int p = 0; p < ATTENTION_BLOCK; p += 8)
-        top8 = _mm256_max_ps(top8, _mm256_loadu_ps(score + p));
-    float top = max_lanes(top8), before = *highest;
-    *highest = top > before ? top : before;
-    __m256 max = _mm256_set1_ps(*highest), sum = _mm256_setzero_ps();
-    for (int p = 0; p < ATTENTION_BLOCK; p += 8) {
-        __m256 weight = exp8(_mm256_sub_ps(_mm256_loadu_ps(score + p), max));
-        __m256i seen = _mm256_andnot_si256(first_lanes(from - p), first_lanes(n - p));
-        weight = _mm256_and_ps(weight, _mm256_castsi256_ps(seen));
+    float *reference = record_reference(l, record), shrink = exp2_1(*reference - top);
+    for (int i = 0; i < l->width + 16; i += 8)
+        _mm256_storeu_ps(record + i, _mm256_mul_ps(_mm256_loadu_ps(record + i), _mm256_set1_ps(shrink)));
+    *reference = top;
+}
+
+static void weigh_query(const struct tile *t, int query)
+{
+    const struct kv_layout *l = t->layout;
+    float *score = t->score + query * KV_BLOCK, *record = t->record + (size_t)query * record_floats(l);
+    float *total = record + l->width;
+    __m256 none = _mm256_set1_ps(-INFINITY), top8 = none, sum = _mm256_setzero_ps();
+    if (t->soft_cap > 0)
+        cap_scores(score, t->soft_cap);
+    for (int p = 0; p < KV_BLOCK; p += 8) {
+        __m256 seen = _mm256_castsi256_ps(seen_lanes(t, query, p));
+        top8 = _mm256_max_ps(top8, _mm256_blendv_ps(none, _mm256_loadu_ps(score + p), seen));
+    }
+    float top = max_lanes(top8);
+    if (top > *record_reference(l, record) + REFERENCE_SLACK)
+        move_reference(l, record, top);
+    __m256 reference = _mm256_set1_ps(*record_reference(l, record));
+    for (int p = 0; p < KV_BLOCK; p += 8) {
+        __m256 weight = exp2_8(_mm256_sub_ps(_mm256_loadu_ps(score + p), reference));
+        weight = _mm256_and_ps(weight, _mm256_castsi256_ps(seen_lanes(t, query, p)));
         _mm256_storeu_ps(score + p, weight);
         sum = _mm256_add_ps(sum, weight);
     }
-    float shrink = expf(before - *highest);
-    *total = *total * shrink + sum_lanes(sum);
-    return shrink;
+    _mm256_storeu_ps(total, _mm256_add_ps(_mm256_loadu_ps(total), sum));
 }
 
-INLINE void block_values(bool is_f16, int heads, const struct attention *a, float *out, int start, int from,
-                         int n, const float (*weight)[ATTENTION_BLOCK], const float *shrink)
+static void weigh(struct tile *t)
 {
-    int dim = a->head_dim;
-    for (int d = 0; d < dim; d += 8) {
-        __m256 sum[HEADS];
-
-#pragma GCC unroll 16
-        for (int h = 0; h < heads; h++)
-            sum[h] = _mm256_mul_ps(load_floats(out + h * dim + d, dim - d), _mm256_set1_ps(shrink[h]));
-        for (int p = from; p < n; p++) {
-            __m256 v = load_cached(is_f16, a->v, (size_t)(start + p) * (size_t)dim + (size_t)d, dim - d);
-
-#pragma GCC unroll 16
-            for (int h = 0; h < heads; h++)
-                sum[h] = _mm256_fmadd_ps(_mm256_set1_ps(weight[h][p]), v, sum[h]);
-        }
-
-#pragma GCC unroll 16
-        for (int h = 0; h < heads; h++)
-            store_floats(out + h * dim + d, sum[h], dim - d);
-    }
+    for (int i = 0; i < t->n; i++)
+        if (!sees_nothing(t, i))
+            weigh_query(t, i);
 }
 
-INLINE void attend_heads(bool is_f16, int heads, const struct attention *a, const float *q, float *out)
+static void merge(const struct kv_layout *l, float *into, const float *from)
 {
-    float score[HEADS][ATTENTION_BLOCK], shrink[HEADS], highest[HEADS], total[HEADS];
-    for (int h = 0; h < heads; h++) {
-        highest[h] = -INFINITY;
-        total[h] = 0;
-    }
-    memset(out, 0, (size_t)heads * (size_t)a->head_dim * sizeof *out);
-    for (int start = attention_start(a); start < a->n_pos; start += ATTENTION_BLOCK) {
-        int n = a->n_pos - start < ATTENTION_BLOCK ? a->n_pos - start : ATTENTION_BLOCK;
-        int from = a->first_pos > start ? a->first_pos - start : 0;
-        block_scores(is_f16, heads, a, q, start, from, n, score);
-        for (int h = 0; h < heads; h++) {
-            if (a->soft_cap > 0)
-                cap_scores(score[h], a->soft_cap);
-            shrink[h] = block_weights(score[h], from, n, &highest[h], &total[h]);
-        }
-        block_values(is_f16, heads, a, out, start, from, n, (const float(*)[ATTENTION_BLOCK])score, shrink);
-    }
-    for (int h = 0; h < heads; h++)
-        for (int d = 0; d < a->head_dim; d++)
-            out[h * a->head_dim + d] /= total[h];
+    float *to = record_reference(l, into), more = from[l->width + 16], top = *to > more ? *to : more;
+    __m256 a = _mm256_set1_ps(exp2_1(*to - top)), b = _mm256_set1_ps(exp2_1(more - top));
+    for (int d = 0; d < l->width + 16; d += 8)
+        _mm256_storeu_ps(into + d, _mm256_fmadd_ps(_mm256_loadu_ps(into + d), a,
+                                                   _mm256_mul_ps(_mm256_loadu_ps(from + d), b)));
+    *to = top;
 }
 
-INLINE void attend(bool is_f16, const struct attention *a)
+static void finish(const struct kv_layout *l, float *out, const float *record)
 {
-    int left = a->n_group;
-    const float *q = a->q;
-    float *out = a->out;
-    while (left) {
-        int heads = left >= 4 ? 4 : left >= 2 ? 2 : 1;
-        if (heads == 4)
-            attend_heads(is_f16, 4, a, q, out);
-        else if (heads == 2)
-            attend_heads(is_f16, 2, a, q, out);
-        else
-            attend_heads(is_f16, 1, a, q, out);
-        q += heads * a->head_dim;
-        out += heads * a->head_dim;
-        left -= heads;
-    }
-}
-
-static void attend_f32(const struct attention *a)
-{
-    attend(false, a);
-}
-
-static void attend_f16(const struct attention *a)
-{
-    attend(true, a);
+    __m256 total = _mm256_set1_ps(sum_lanes(_mm256_loadu_ps(record + l->width)));
+    for (int d = 0; d < l->head_dim; d += 8)
+        store_floats(out + d, _mm256_div_ps(_mm256_loadu_ps(record + d), total), l->head_dim - d);
 }
 
 void attention_init_avx2(struct kernels *k)
 {
-    k->attend_f32 = attend_f32;
-    k->attend_f16 = attend_f16;
+    k->attention = (struct attention_kernels){
+        .quantise = quantise_queries_avx2,
+        .scores = { [KV_F32] = scores,
+                    [KV_F16] = scores,
+                    [KV_BF16] = scores,
+                    [KV_Q8] = scores_q8_avx2,
+                    [KV_Q4] = scores_q4_avx2 },
+        .weigh = weigh,
+        .add_values = { [KV_F32] = add_values,
+                        [KV_F16] = add_values,
+                        [KV_BF16] = add_values,
+                        [KV_Q8] = add_values_q8_avx2,
+                        [KV_Q4] = add_values_q4_avx2 },
+        .merge = merge,
+        .finish = finish,
+    };
 }

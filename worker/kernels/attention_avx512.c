@@ -1,156 +1,260 @@
-/* Attention with AVX-512. Up to eight query heads share each key and value loaded. For a block of positions:
- * all scores, then the weights by a vector exp, then the values, sixteen elements of the head at a time with
- * their sums in registers. */
+/* Attention over a cache of floats with AVX-512, and what every type needs: weights and records.
+ *
+ * Scores and weighted values are one matrix product, because keys lie transposed: up to eight queries times
+ * two vectors of 16 positions, or of 16 elements of the output, in sixteen sums; each number of the cache is
+ * widened once for eight queries. With more queries than that a block is widened to f32 once, into L1, which
+ * changes no bit. */
 #include <math.h>
 #include <string.h>
 
-#include "worker/kernels/avx512.h"
-#include "worker/kernels/levels.h"
+#include "worker/kernels/attention_avx512.h"
 
-INLINE __m512 load_cached(bool is_f16, const void *base, size_t i, __mmask16 mask)
+enum { QUERIES = 8 };
+
+INLINE __m512 load_numbers(enum kv_type type, const void *b, size_t i, ptrdiff_t ahead)
 {
-    return is_f16 ? load_halves((const uint16_t *)base + i, mask)
-                  : _mm512_maskz_loadu_ps(mask, (const float *)base + i);
+    const uint16_t *halves = (const uint16_t *)b + i;
+    if (ahead)
+        __builtin_prefetch((type == KV_F32 ? (const char *)((const float *)b + i) : (const char *)halves) +
+                           ahead);
+    if (type == KV_F16)
+        return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)halves));
+    if (type == KV_BF16)
+        return _mm512_castsi512_ps(
+            _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)halves)), 16));
+    return _mm512_loadu_ps((const float *)b + i);
 }
 
-INLINE void block_scores(bool is_f16, int heads, const struct attention *a, const float *q, int start,
-                         int from, int n, float (*score)[ATTENTION_BLOCK])
+/* n queries, nv vectors from vector v on. */
+INLINE void multiply_strip(enum kv_type type, int n, int nv, const struct product *p, int v)
 {
-    int dim = a->head_dim;
-    for (int p = from; p < n; p++) {
-        size_t base = (size_t)(start + p) * (size_t)dim;
-        __m512 sum[ATTENTION_HEADS];
+    __m512 sum[QUERIES][2];
+    size_t at = (size_t)v * p->v_stride + (size_t)p->first * p->k_stride;
+    const float *a = p->a + p->first;
 
 #pragma GCC unroll 16
-        for (int h = 0; h < heads; h++)
-            sum[h] = _mm512_setzero_ps();
-        for (int d = 0; d < dim; d += 16) {
-            __mmask16 mask = first_lanes(dim - d < 16 ? dim - d : 16);
-            __m512 k = load_cached(is_f16, a->k, base + (size_t)d, mask);
+    for (int i = 0; i < n; i++)
+#pragma GCC unroll 2
+        for (int j = 0; j < nv; j++)
+            sum[i][j] = _mm512_loadu_ps(p->out + (size_t)i * p->out_stride + 16 * (v + j));
+    for (int k = p->first; k < p->last; k++, a++, at += p->k_stride) {
+        __m512 b[2];
+
+#pragma GCC unroll 2
+        for (int j = 0; j < nv; j++)
+            b[j] = load_numbers(type, p->b, at + (size_t)j * p->v_stride, p->ahead);
 
 #pragma GCC unroll 16
-            for (int h = 0; h < heads; h++)
-                sum[h] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, q + h * dim + d), k, sum[h]);
+        for (int i = 0; i < n; i++) {
+            __m512 each = _mm512_set1_ps(a[(size_t)i * p->a_stride]);
+#pragma GCC unroll 2
+            for (int j = 0; j < nv; j++)
+                sum[i][j] = _mm512_fmadd_ps(each, b[j], sum[i][j]);
         }
+    }
 
 #pragma GCC unroll 16
-        for (int h = 0; h < heads; h++)
-            score[h][p] = _mm512_reduce_add_ps(sum[h]) * a->scale;
+    for (int i = 0; i < n; i++)
+#pragma GCC unroll 2
+        for (int j = 0; j < nv; j++)
+            _mm512_storeu_ps(p->out + (size_t)i * p->out_stride + 16 * (v + j), sum[i][j]);
+}
+
+INLINE void multiply_queries(enum kv_type type, int n, const struct product *p)
+{
+    int v = 0;
+    for (; v + 2 <= p->n_v; v += 2)
+        multiply_strip(type, n, 2, p, v);
+    if (v < p->n_v)
+        multiply_strip(type, n, 1, p, v);
+}
+
+INLINE void multiply(enum kv_type type, int n, const struct product *p)
+{
+    switch (n) {
+    case 1:
+        multiply_queries(type, 1, p);
+        break;
+    case 2:
+        multiply_queries(type, 2, p);
+        break;
+    case 3:
+        multiply_queries(type, 3, p);
+        break;
+    case 4:
+        multiply_queries(type, 4, p);
+        break;
+    case 5:
+        multiply_queries(type, 5, p);
+        break;
+    case 6:
+        multiply_queries(type, 6, p);
+        break;
+    case 7:
+        multiply_queries(type, 7, p);
+        break;
+    case 8:
+        multiply_queries(type, 8, p);
+        break;
     }
 }
 
-INLINE __m512 cap_scores(__m512 score, float cap)
+static void multiply_f32(int n, const struct product *p)
+{
+    multiply(KV_F32, n, p);
+}
+
+static void multiply_f16(int n, const struct product *p)
+{
+    multiply(KV_F16, n, p);
+}
+
+static void multiply_bf16(int n, const struct product *p)
+{
+    multiply(KV_BF16, n, p);
+}
+
+INLINE void widen(enum kv_type type, float *out, const void *from, size_t n)
+{
+    for (size_t i = 0; i < n; i += 16)
+        _mm512_storeu_ps(out + i, load_numbers(type, from, i, 0));
+}
+
+static void widen_f16(float *out, const void *from, size_t n)
+{
+    widen(KV_F16, out, from, n);
+}
+
+static void widen_bf16(float *out, const void *from, size_t n)
+{
+    widen(KV_BF16, out, from, n);
+}
+
+static const struct float_level level = {
+    .queries = QUERIES,
+    .multiply = { [KV_F32] = multiply_f32, [KV_F16] = multiply_f16, [KV_BF16] = multiply_bf16 },
+    .widen = { [KV_F16] = widen_f16, [KV_BF16] = widen_bf16 },
+};
+
+static void scores(struct tile *t, const char *block)
+{
+    scores_by_products(&level, t, block);
+}
+
+static void add_values(struct tile *t, const char *block)
+{
+    add_values_by_products(&level, t, block);
+}
+
+/* --- weights and records --- */
+
+INLINE __m512 exp2_16(__m512 x)
+{
+    /* In this order of operands a NaN passes. */
+    x = _mm512_max_ps(_mm512_set1_ps(EXP2_LOWEST), x);
+    __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 r = _mm512_sub_ps(x, n), e = _mm512_set1_ps(EXP2_C6);
+    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(EXP2_C5));
+    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(EXP2_C4));
+    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(EXP2_C3));
+    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(EXP2_C2));
+    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(EXP2_C1));
+    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(1));
+    return _mm512_scalef_ps(e, n);
+}
+
+static float exp2_1(float x)
+{
+    return _mm512_cvtss_f32(exp2_16(_mm512_set1_ps(x)));
+}
+
+static void cap_scores(float *score, float cap)
 {
     __m512 caps = _mm512_set1_ps(cap);
-    return _mm512_mul_ps(caps, tanh16(_mm512_div_ps(score, caps)));
+    for (int i = 0; i < KV_BLOCK; i += 16)
+        _mm512_storeu_ps(score + i,
+                         _mm512_mul_ps(caps, tanh16(_mm512_div_ps(_mm512_loadu_ps(score + i), caps))));
 }
 
-/* Turns scores, capped if soft_cap is above 0, into weights; positions before `from` and from n on get weight
- * 0. Returns what earlier sums shrink by. */
-INLINE float block_weights(float *score, int from, int n, float soft_cap, float *highest, float *total)
+static void move_reference(const struct kv_layout *l, float *record, float top)
 {
-    uint32_t seen = (uint32_t)((1ull << n) - (1ull << from));
-    __mmask16 mask[2] = { (__mmask16)seen, (__mmask16)(seen >> 16) };
-    __m512 none = _mm512_set1_ps(-INFINITY);
-    __m512 low = _mm512_mask_loadu_ps(none, mask[0], score);
-    __m512 high = _mm512_mask_loadu_ps(none, mask[1], score + 16);
-    if (soft_cap > 0) {
-        low = cap_scores(low, soft_cap);
-        high = cap_scores(high, soft_cap);
+    float *reference = record_reference(l, record), shrink = exp2_1(*reference - top);
+    for (int i = 0; i < l->width + 16; i += 16)
+        _mm512_storeu_ps(record + i, _mm512_mul_ps(_mm512_loadu_ps(record + i), _mm512_set1_ps(shrink)));
+    *reference = top;
+}
+
+static void weigh_query(const struct tile *t, int query)
+{
+    const struct kv_layout *l = t->layout;
+    float *score = t->score + query * KV_BLOCK, *record = t->record + (size_t)query * record_floats(l);
+    uint64_t seen = seen_mask(t, query);
+    __m512 s[KV_GROUPS], none = _mm512_set1_ps(-INFINITY);
+    __m512 reference = _mm512_set1_ps(*record_reference(l, record));
+    if (t->soft_cap > 0)
+        cap_scores(score, t->soft_cap);
+
+#pragma GCC unroll 4
+    for (int i = 0; i < KV_GROUPS; i++)
+        s[i] = _mm512_mask_loadu_ps(none, (__mmask16)(seen >> 16 * i), score + 16 * i);
+    __m512 top = _mm512_max_ps(_mm512_max_ps(s[0], s[1]), _mm512_max_ps(s[2], s[3]));
+    if (_mm512_cmp_ps_mask(top, _mm512_add_ps(reference, _mm512_set1_ps(REFERENCE_SLACK)), _CMP_GT_OQ)) {
+        move_reference(l, record, _mm512_reduce_max_ps(top));
+        reference = _mm512_set1_ps(*record_reference(l, record));
     }
-    float top = _mm512_reduce_max_ps(_mm512_max_ps(low, high));
-    float before = *highest;
-    *highest = top > before ? top : before;
-    __m512 max = _mm512_set1_ps(*highest);
-    low = _mm512_maskz_mov_ps(mask[0], exp16(_mm512_sub_ps(low, max)));
-    high = _mm512_maskz_mov_ps(mask[1], exp16(_mm512_sub_ps(high, max)));
-    _mm512_storeu_ps(score, low);
-    _mm512_storeu_ps(score + 16, high);
-    float shrink = expf(before - *highest);
-    *total = *total * shrink + _mm512_reduce_add_ps(_mm512_add_ps(low, high));
-    return shrink;
-}
 
-INLINE void block_values(bool is_f16, int heads, const struct attention *a, float *out, int start, int from,
-                         int n, const float (*weight)[ATTENTION_BLOCK], const float *shrink)
-{
-    int dim = a->head_dim;
-    for (int d = 0; d < dim; d += 16) {
-        __mmask16 mask = first_lanes(dim - d < 16 ? dim - d : 16);
-        __m512 sum[ATTENTION_HEADS];
-
-#pragma GCC unroll 16
-        for (int h = 0; h < heads; h++)
-            sum[h] = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, out + h * dim + d), _mm512_set1_ps(shrink[h]));
-        for (int p = from; p < n; p++) {
-            __m512 v = load_cached(is_f16, a->v, (size_t)(start + p) * (size_t)dim + (size_t)d, mask);
-
-#pragma GCC unroll 16
-            for (int h = 0; h < heads; h++)
-                sum[h] = _mm512_fmadd_ps(_mm512_set1_ps(weight[h][p]), v, sum[h]);
-        }
-
-#pragma GCC unroll 16
-        for (int h = 0; h < heads; h++)
-            _mm512_mask_storeu_ps(out + h * dim + d, mask, sum[h]);
+#pragma GCC unroll 4
+    for (int i = 0; i < KV_GROUPS; i++) {
+        s[i] = _mm512_maskz_mov_ps((__mmask16)(seen >> 16 * i), exp2_16(_mm512_sub_ps(s[i], reference)));
+        _mm512_storeu_ps(score + 16 * i, s[i]);
     }
+    __m512 sum = _mm512_add_ps(_mm512_add_ps(s[0], s[1]), _mm512_add_ps(s[2], s[3]));
+    float *total = record + l->width;
+    _mm512_storeu_ps(total, _mm512_add_ps(_mm512_loadu_ps(total), sum));
 }
 
-INLINE void attend_heads(bool is_f16, int heads, const struct attention *a, const float *q, float *out)
+static void weigh(struct tile *t)
 {
-    float score[ATTENTION_HEADS][ATTENTION_BLOCK], shrink[ATTENTION_HEADS];
-    float highest[ATTENTION_HEADS], total[ATTENTION_HEADS];
-    for (int h = 0; h < heads; h++) {
-        highest[h] = -INFINITY;
-        total[h] = 0;
+    for (int i = 0; i < t->n; i++)
+        if (!sees_nothing(t, i))
+            weigh_query(t, i);
+}
+
+static void merge(const struct kv_layout *l, float *into, const float *from)
+{
+    float *to = record_reference(l, into), more = from[l->width + 16], top = *to > more ? *to : more;
+    __m512 a = _mm512_set1_ps(exp2_1(*to - top)), b = _mm512_set1_ps(exp2_1(more - top));
+    for (int d = 0; d < l->width + 16; d += 16)
+        _mm512_storeu_ps(into + d, _mm512_fmadd_ps(_mm512_loadu_ps(into + d), a,
+                                                   _mm512_mul_ps(_mm512_loadu_ps(from + d), b)));
+    *to = top;
+}
+
+static void finish(const struct kv_layout *l, float *out, const float *record)
+{
+    __m512 total = _mm512_set1_ps(_mm512_reduce_add_ps(_mm512_loadu_ps(record + l->width)));
+    for (int d = 0; d < l->head_dim; d += 16) {
+        __mmask16 mask = first_lanes(l->head_dim - d < 16 ? l->head_dim - d : 16);
+        _mm512_mask_storeu_ps(out + d, mask, _mm512_div_ps(_mm512_loadu_ps(record + d), total));
     }
-    memset(out, 0, (size_t)heads * (size_t)a->head_dim * sizeof *out);
-    for (int start = attention_start(a); start < a->n_pos; start += ATTENTION_BLOCK) {
-        int n = a->n_pos - start < ATTENTION_BLOCK ? a->n_pos - start : ATTENTION_BLOCK;
-        int from = a->first_pos > start ? a->first_pos - start : 0;
-        block_scores(is_f16, heads, a, q, start, from, n, score);
-        for (int h = 0; h < heads; h++)
-            shrink[h] = block_weights(score[h], from, n, a->soft_cap, &highest[h], &total[h]);
-        block_values(is_f16, heads, a, out, start, from, n, (const float(*)[ATTENTION_BLOCK])score, shrink);
-    }
-    for (int h = 0; h < heads; h++)
-        for (int d = 0; d < a->head_dim; d++)
-            out[h * a->head_dim + d] /= total[h];
-}
-
-INLINE void attend(bool is_f16, const struct attention *a)
-{
-    int left = a->n_group;
-    const float *q = a->q;
-    float *out = a->out;
-    while (left) {
-        int heads = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-        if (heads == 8)
-            attend_heads(is_f16, 8, a, q, out);
-        else if (heads == 4)
-            attend_heads(is_f16, 4, a, q, out);
-        else if (heads == 2)
-            attend_heads(is_f16, 2, a, q, out);
-        else
-            attend_heads(is_f16, 1, a, q, out);
-        q += heads * a->head_dim;
-        out += heads * a->head_dim;
-        left -= heads;
-    }
-}
-
-static void attend_f32(const struct attention *a)
-{
-    attend(false, a);
-}
-
-static void attend_f16(const struct attention *a)
-{
-    attend(true, a);
 }
 
 void attention_init_avx512(struct kernels *k)
 {
-    k->attend_f32 = attend_f32;
-    k->attend_f16 = attend_f16;
+    k->attention = (struct attention_kernels){
+        .quantise = quantise_queries_avx512,
+        .scores = { [KV_F32] = scores,
+                    [KV_F16] = scores,
+                    [KV_BF16] = scores,
+                    [KV_Q8] = scores_q8_avx512,
+                    [KV_Q4] = scores_q4_avx512 },
+        .weigh = weigh,
+        .add_values = { [KV_F32] = add_values,
+                        [KV_F16] = add_values,
+                        [KV_BF16] = add_values,
+                        [KV_Q8] = add_values_q8_avx512,
+                        [KV_Q4] = add_values_q4_avx512 },
+        .merge = merge,
+        .finish = finish,
+    };
 }

@@ -7,10 +7,7 @@
  * rows asked for, or the place of the element in a tile. Two levels may differ in the last bits, one level
  * never differs from itself.
  *
- * Quantised weights meet activations of 16 bits, not 8: blocks of 32 with one f32 scale each. With weights in
- * the file's layout (one scale per 32) a 512-bit int16 dot product takes as many instructions per block as a
- * 256-bit int8 one, and it takes the rounding of activations out of the logits: 8-bit activations put the
- * error of stories260K-Q8_0 at 0.06 root mean square, these below 0.001. */
+ * Products are of packed weights: packed.h. */
 #ifndef WOOLLY_KERNELS_KERNELS_H
 #define WOOLLY_KERNELS_KERNELS_H
 
@@ -18,59 +15,47 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "worker/kernels/weight.h"
+#include "worker/kernels/attention_tile.h"
+#include "worker/kernels/packed.h"
 
 enum isa {
     ISA_SCALAR,
-    ISA_AVX2,   /* with FMA and F16C */
-    ISA_AVX512, /* F, BW, DQ, VL, VNNI, and all of ISA_AVX2 */
+    ISA_AVX2,      /* with FMA and F16C */
+    ISA_AVXVNNI,   /* AVX-VNNI, and all of ISA_AVX2 */
+    ISA_AVX512,    /* F, BW, DQ, VL, VNNI, and all of ISA_AVX2 */
+    ISA_NEON,      /* with dot products; only products of weights are faster than scalar */
+    ISA_NEON_I8MM, /* and with products of 8-bit matrices */
     ISA_COUNT
 };
 
-enum { Q16_BLOCK = 32 }; /* elements that share a scale in quantised activations */
+/* Passes over the logits of one token, which lie in blocks of LOGIT_BLOCK. Not-a-number counts as minus
+ * infinity, plus infinity as FLT_MAX. Every level gives the same bits. */
+enum { LOGIT_BLOCK = 128 };
 
-/* Rows of activations. x is always there; q and q_scale where the weight type wants_q16. */
-struct activations {
-    int n_rows;
-    int n;                /* elements per row */
-    size_t stride;        /* elements from row to row, a multiple of Q16_BLOCK */
-    const float *x;       /* [n_rows][stride] */
-    const int16_t *q;     /* [n_rows][stride], 64-byte aligned: x is about q * q_scale */
-    const float *q_scale; /* [n_rows][stride / Q16_BLOCK] */
-};
+struct logit_kernels {
+    /* maxima[b] = the highest of block b */
+    void (*maxima)(float *maxima, const float *x, int n);
 
-/* The query heads of one row that share one KV head, over positions first_pos..n_pos-1. */
-struct attention {
-    int n_group;   /* query heads */
-    int first_pos; /* what lies before is out of the window */
-    int n_pos;     /* more than first_pos */
-    int head_dim;
-    float scale;    /* of the scores */
-    float soft_cap; /* scores become soft_cap * tanh(score / soft_cap); 0 for none */
-    const float *q; /* [n_group][head_dim] */
-    const void *k;  /* [n_pos][head_dim], f32 or f16 as the kernel says */
-    const void *v;  /* [n_pos][head_dim] */
-    float *out;     /* [n_group][head_dim] */
-};
+    /* weights[i] = exp((x[i] - max) * slope), for max the highest of x; below e^-87 it is 0 */
+    void (*weights)(float *weights, const float *x, int n, float max, float slope);
 
-struct weight_kernels {
-    bool wants_q16;
+    /* sums[b] = the sum of such weights over block b */
+    void (*sums)(float *sums, const float *x, int n, float max, float slope);
 
-    /* One row of n weights to f32. */
-    void (*dequantise)(float *out, const void *row, int n);
+    /* The sum of the weights, or their number where `weights` is NULL, over those that are at least `least`,
+     * which is more than minus infinity. */
+    double (*sum_above)(const float *x, const float *weights, int n, float least);
 
-    /* out[r * out_stride + i] = weight row i times activation row r, for every r and first <= i < last.
-     * `weights` is row 0; rows are a->n elements each and lie as in the file. */
-    void (*multiply)(float *out, size_t out_stride, const void *weights, int first, int last,
-                     const struct activations *a);
+    /* Those between `least`, which is finite, and `most`, and their places, in order; returns how many. Both
+     * arrays must have room for 16 more; `found` may be x. With `maxima` blocks that hold none are passed over. */
+    int (*collect)(float *found, int32_t *places, const float *x, int n, const float *maxima, float least,
+                   float most);
 };
 
 struct kernels {
     enum isa isa;
-    struct weight_kernels weights[WEIGHT_TYPES]; /* multiply is NULL for types we cannot compute with */
-
-    /* One row. n is a multiple of Q16_BLOCK. A block that holds infinity or NaN gets a NaN scale. */
-    void (*quantise)(int16_t *q, float *q_scale, const float *x, int n);
+    struct logit_kernels logits;
+    const struct packed_level *packed;
 
     /* out = x / sqrt(mean(x^2) + eps) * weight; out may be x. */
     void (*rms_norm)(float *out, const float *x, const float *weight, int n, float eps);
@@ -99,10 +84,7 @@ struct kernels {
     /* Rounds to nearest, ties to even; too large becomes infinity. */
     void (*store_f16)(uint16_t *out, const float *x, int n);
 
-    /* Softmax-weighted sum of values, one block of positions at a time, so no score outlives its block.
-     * Blocks are cut at fixed absolute positions. */
-    void (*attend_f32)(const struct attention *a);
-    void (*attend_f16)(const struct attention *a);
+    struct attention_kernels attention;
 };
 
 const char *isa_name(enum isa isa);

@@ -39,6 +39,7 @@ quantise_fn *weight_quantiser(enum weight_type type)
         [WEIGHT_Q3_K] = quantise_q3_k,   [WEIGHT_Q4_K] = quantise_q4_k,     [WEIGHT_Q5_K] = quantise_q5_k,
         [WEIGHT_Q6_K] = quantise_q6_k,   [WEIGHT_IQ4_NL] = quantise_iq4_nl, [WEIGHT_IQ4_XS] = quantise_iq4_xs,
         [WEIGHT_MXFP4] = quantise_mxfp4, [WEIGHT_TQ1_0] = quantise_tq1_0,   [WEIGHT_TQ2_0] = quantise_tq2_0,
+        [WEIGHT_Q8_K] = quantise_q8_k,
     };
     return quantisers[type];
 }

@@ -25,6 +25,7 @@ void quantise_q3_k(void *row, const float *x, int n);
 void quantise_q4_k(void *row, const float *x, int n);
 void quantise_q5_k(void *row, const float *x, int n);
 void quantise_q6_k(void *row, const float *x, int n);
+void quantise_q8_k(void *row, const float *x, int n);
 void quantise_iq4_nl(void *row, const float *x, int n);
 void quantise_iq4_xs(void *row, const float *x, int n);
 void quantise_mxfp4(void *row, const float *x, int n);

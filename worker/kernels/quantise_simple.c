@@ -118,6 +118,22 @@ void quantise_q5_1(void *row, const float *x, int n)
     }
 }
 
+/* The extreme number becomes -127, whatever its sign. */
+void quantise_q8_k(void *row, const float *x, int n)
+{
+    struct block_q8_k *b = row;
+    for (; n > 0; n -= LONG_BLOCK, x += LONG_BLOCK, b++) {
+        float largest = extreme(x, LONG_BLOCK), inverse = largest != 0 ? -127 / largest : 0;
+        b->scale = inverse_of(inverse);
+        for (int s = 0; s < 16; s++)
+            b->sums[s] = 0;
+        for (int i = 0; i < LONG_BLOCK; i++) {
+            b->q[i] = (int8_t)(clamp(rintf(x[i] * inverse) + 128, 255) - 128);
+            b->sums[i / 16] = (int16_t)(b->sums[i / 16] + b->q[i]);
+        }
+    }
+}
+
 /* 0, 1 or 2 for about -scale, 0 or scale. */
 static int ternary(float v)
 {

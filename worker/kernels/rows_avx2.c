@@ -1,45 +1,29 @@
-/* Rows of activations with AVX2. RoPE, LayerNorm and the residual sum stay scalar: they are a few thousand
- * elements per token, and the compiler vectorises the sum. */
+/* Rows of activations and of logits with AVX2. */
 #include <float.h>
 #include <math.h>
 
 #include "worker/kernels/avx2.h"
 #include "worker/kernels/levels.h"
 
-static void quantise_block(int16_t *q, float *q_scale, const float *x)
+#define LOGIT_LANES  8
+#define LOGIT_HIGHER _mm256_max_ps
+#include "worker/kernels/logits.h"
+
+static __m128i first_four(int n)
 {
-    __m256 v[4], largest8 = _mm256_setzero_ps(), max = _mm256_set1_ps(FLT_MAX);
-    __m256 finite = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
-
-#pragma GCC unroll 16
-    for (int i = 0; i < 4; i++) {
-        v[i] = _mm256_loadu_ps(x + 8 * i);
-        __m256 absolute = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v[i]);
-        finite = _mm256_and_ps(finite, _mm256_cmp_ps(absolute, max, _CMP_LE_OQ));
-        largest8 = _mm256_max_ps(largest8, absolute);
-    }
-    bool is_finite = _mm256_movemask_ps(finite) == 0xff;
-    float largest = max_lanes(largest8);
-    if (!is_finite || largest < FLT_MIN * 32767) {
-        *q_scale = is_finite ? 0 : NAN;
-        memset(q, 0, Q16_BLOCK * sizeof *q);
-        return;
-    }
-    *q_scale = largest / 32767;
-    __m256 inverse = _mm256_set1_ps(32767 / largest);
-
-#pragma GCC unroll 16
-    for (int i = 0; i < 4; i++) {
-        __m256i words = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
-        _mm_storeu_si128((void *)(q + 8 * i),
-                         _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
-    }
+    return _mm_cmpgt_epi32(_mm_set1_epi32(n), _mm_setr_epi32(0, 1, 2, 3));
 }
 
-static void quantise(int16_t *q, float *q_scale, const float *x, int n)
+/* The first n of four floats; the others are 0 and not read. */
+static __m128 load_four(const float *p, int n)
 {
-    for (int i = 0; i < n; i += Q16_BLOCK)
-        quantise_block(q + i, q_scale + i / Q16_BLOCK, x + i);
+    return n >= 4 ? _mm_loadu_ps(p) : _mm_maskload_ps(p, first_four(n));
+}
+
+static double sum_doubles(__m256d v)
+{
+    __m128d two = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
 
 /* The squares are summed in double, as in the reference: it costs little and takes one error away. */
@@ -53,13 +37,61 @@ static void rms_norm(float *out, const float *x, const float *weight, int n, flo
         sum = _mm256_fmadd_pd(a, a, sum);
         sum2 = _mm256_fmadd_pd(b, b, sum2);
     }
-    sum = _mm256_add_pd(sum, sum2);
-    __m128d two = _mm_add_pd(_mm256_castpd256_pd128(sum), _mm256_extractf128_pd(sum, 1));
-    double mean = _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two))) / n;
+    double mean = sum_doubles(_mm256_add_pd(sum, sum2)) / n;
     __m256 factor = _mm256_set1_ps((float)(1 / sqrt(mean + eps)));
     for (int i = 0; i < n; i += 8) {
         __m256 v = _mm256_mul_ps(load_floats(x + i, n - i), factor);
         store_floats(out + i, _mm256_mul_ps(v, load_floats(weight + i, n - i)), n - i);
+    }
+}
+
+/* Four doubles a step; what lies behind the row counts as the mean. */
+static void layer_norm(float *out, const float *x, const float *weight, const float *bias, int n, float eps)
+{
+    __m256d sum = _mm256_setzero_pd(), squares = _mm256_setzero_pd();
+    for (int i = 0; i < n; i += 4)
+        sum = _mm256_add_pd(sum, _mm256_cvtps_pd(load_four(x + i, n - i)));
+    __m256d mean = _mm256_set1_pd(sum_doubles(sum) / n);
+    for (int i = 0; i < n; i += 4) {
+        __m256d v = _mm256_sub_pd(_mm256_cvtps_pd(load_four(x + i, n - i)), mean);
+        __m256d inside = _mm256_castsi256_pd(_mm256_cvtepi32_epi64(first_four(n - i)));
+        v = _mm256_and_pd(v, inside);
+        squares = _mm256_fmadd_pd(v, v, squares);
+    }
+    __m256d factor = _mm256_set1_pd(1 / sqrt(sum_doubles(squares) / n + (double)eps));
+    for (int i = 0; i < n; i += 4) {
+        __m256d v = _mm256_sub_pd(_mm256_cvtps_pd(load_four(x + i, n - i)), mean);
+        __m128 y = _mm256_cvtpd_ps(_mm256_mul_pd(v, factor));
+        y = _mm_fmadd_ps(y, load_four(weight + i, n - i), load_four(bias + i, n - i));
+        if (n - i >= 4)
+            _mm_storeu_ps(out + i, y);
+        else
+            _mm_maskstore_ps(out + i, first_four(n - i), y);
+    }
+}
+
+/* Four pairs lie in a register as they lie in memory; each meets its cosine twice, and swapped its sine. */
+static void rope(float *x, const float *cosines, const float *sines, int n_pairs)
+{
+    __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+    for (int i = 0; i < n_pairs; i += 4) {
+        int left = n_pairs - i;
+        __m256 c = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(load_four(cosines + i, left)), twice);
+        __m256 s = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(load_four(sines + i, left)), twice);
+        __m256 v = load_floats(x + 2 * i, 2 * left);
+        __m256 turned = _mm256_mul_ps(_mm256_permute_ps(v, 0xb1), s);
+        store_floats(x + 2 * i, _mm256_fmaddsub_ps(v, c, turned), 2 * left);
+    }
+}
+
+static void rope_halves(float *x, const float *cosines, const float *sines, int n_pairs)
+{
+    for (int i = 0; i < n_pairs; i += 8) {
+        int left = n_pairs - i;
+        __m256 c = load_floats(cosines + i, left), s = load_floats(sines + i, left);
+        __m256 a = load_floats(x + i, left), b = load_floats(x + i + n_pairs, left);
+        store_floats(x + i, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)), left);
+        store_floats(x + i + n_pairs, _mm256_fmadd_ps(a, s, _mm256_mul_ps(b, c)), left);
     }
 }
 
@@ -95,6 +127,12 @@ static void soft_cap(float *x, float cap, int n)
                      n - i);
 }
 
+static void add(float *x, const float *y, int n)
+{
+    for (int i = 0; i < n; i += 8)
+        store_floats(x + i, _mm256_add_ps(load_floats(x + i, n - i), load_floats(y + i, n - i)), n - i);
+}
+
 static void store_f16(uint16_t *out, const float *x, int n)
 {
     for (int i = 0; i < n; i += 8) {
@@ -106,12 +144,42 @@ static void store_f16(uint16_t *out, const float *x, int n)
     }
 }
 
+static int collect(float *found, int32_t *places, const float *x, int n, const float *maxima, float least,
+                   float most)
+{
+    __m256 leasts = _mm256_set1_ps(least), mosts = _mm256_set1_ps(most);
+    int n_found = 0;
+    for (int at = 0; at < n; at += 8) {
+        if (maxima && at % LOGIT_BLOCK == 0 && maxima[at / LOGIT_BLOCK] < least) {
+            at += LOGIT_BLOCK - 8;
+            continue;
+        }
+        __m256 v = load_floats(x + at, n - at);
+        __m256 is_found =
+            _mm256_and_ps(_mm256_cmp_ps(v, leasts, _CMP_GE_OQ), _mm256_cmp_ps(v, mosts, _CMP_LE_OQ));
+        unsigned mask = (unsigned)_mm256_movemask_ps(is_found);
+        if (n - at < 8)
+            mask &= (1u << (n - at)) - 1;
+        for (; mask; mask &= mask - 1) {
+            int i = at + __builtin_ctz(mask);
+            found[n_found] = x[i] < FLT_MAX ? x[i] : FLT_MAX;
+            places[n_found++] = i;
+        }
+    }
+    return n_found;
+}
+
 void rows_init_avx2(struct kernels *k)
 {
-    k->quantise = quantise;
+    logits_init(k);
+    k->logits.collect = collect;
     k->rms_norm = rms_norm;
+    k->layer_norm = layer_norm;
+    k->rope = rope;
+    k->rope_halves = rope_halves;
     k->silu_gate = silu_gate;
     k->gelu_gate = gelu_gate;
     k->soft_cap = soft_cap;
+    k->add = add;
     k->store_f16 = store_f16;
 }

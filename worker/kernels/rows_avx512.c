@@ -1,5 +1,4 @@
-/* Rows of activations with AVX-512. RoPE, LayerNorm and the residual sum stay scalar: they are a few thousand
- * elements per token, and the compiler vectorises the sum. */
+/* Rows of activations and of logits with AVX-512. */
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -7,32 +6,9 @@
 #include "worker/kernels/avx512.h"
 #include "worker/kernels/levels.h"
 
-static void quantise_block(int16_t *q, float *q_scale, const float *x)
-{
-    __m512 low = _mm512_loadu_ps(x), high = _mm512_loadu_ps(x + 16);
-    __m512 low_abs = _mm512_abs_ps(low), high_abs = _mm512_abs_ps(high);
-    __m512 max = _mm512_set1_ps(FLT_MAX);
-    bool is_finite = (_mm512_cmp_ps_mask(low_abs, max, _CMP_LE_OQ) &
-                      _mm512_cmp_ps_mask(high_abs, max, _CMP_LE_OQ)) == 0xffff;
-    float largest = _mm512_reduce_max_ps(_mm512_max_ps(low_abs, high_abs));
-    if (!is_finite || largest < FLT_MIN * 32767) {
-        *q_scale = is_finite ? 0 : NAN;
-        memset(q, 0, Q16_BLOCK * sizeof *q);
-        return;
-    }
-    *q_scale = largest / 32767;
-    __m512 inverse = _mm512_set1_ps(32767 / largest);
-    __m256i low_q = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(low, inverse)));
-    __m256i high_q = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(high, inverse)));
-    _mm256_storeu_si256((void *)q, low_q);
-    _mm256_storeu_si256((void *)(q + 16), high_q);
-}
-
-static void quantise(int16_t *q, float *q_scale, const float *x, int n)
-{
-    for (int i = 0; i < n; i += Q16_BLOCK)
-        quantise_block(q + i, q_scale + i / Q16_BLOCK, x + i);
-}
+#define LOGIT_LANES  16
+#define LOGIT_HIGHER _mm512_max_ps
+#include "worker/kernels/logits.h"
 
 /* The squares are summed in double, as in the reference: it costs little and takes one error away. */
 static void rms_norm(float *out, const float *x, const float *weight, int n, float eps)
@@ -51,6 +27,57 @@ static void rms_norm(float *out, const float *x, const float *weight, int n, flo
         __mmask16 mask = first_lanes(n - i < 16 ? n - i : 16);
         __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + i), factor);
         _mm512_mask_storeu_ps(out + i, mask, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(mask, weight + i)));
+    }
+}
+
+static void layer_norm(float *out, const float *x, const float *weight, const float *bias, int n, float eps)
+{
+    __m512d sum = _mm512_setzero_pd(), squares = _mm512_setzero_pd();
+    for (int i = 0; i < n; i += 8) {
+        __mmask16 mask = first_lanes(n - i < 8 ? n - i : 8);
+        sum = _mm512_add_pd(sum, _mm512_cvtps_pd(_mm512_castps512_ps256(_mm512_maskz_loadu_ps(mask, x + i))));
+    }
+    __m512d mean = _mm512_set1_pd(_mm512_reduce_add_pd(sum) / n);
+    for (int i = 0; i < n; i += 8) {
+        __mmask8 mask = (__mmask8)first_lanes(n - i < 8 ? n - i : 8);
+        __m512d v = _mm512_cvtps_pd(_mm256_maskz_loadu_ps(mask, x + i));
+        v = _mm512_maskz_sub_pd(mask, v, mean);
+        squares = _mm512_fmadd_pd(v, v, squares);
+    }
+    __m512d factor = _mm512_set1_pd(1 / sqrt(_mm512_reduce_add_pd(squares) / n + (double)eps));
+    for (int i = 0; i < n; i += 8) {
+        __mmask8 mask = (__mmask8)first_lanes(n - i < 8 ? n - i : 8);
+        __m512d v = _mm512_sub_pd(_mm512_cvtps_pd(_mm256_maskz_loadu_ps(mask, x + i)), mean);
+        __m256 y = _mm512_cvtpd_ps(_mm512_mul_pd(v, factor));
+        y = _mm256_fmadd_ps(y, _mm256_maskz_loadu_ps(mask, weight + i),
+                            _mm256_maskz_loadu_ps(mask, bias + i));
+        _mm256_mask_storeu_ps(out + i, mask, y);
+    }
+}
+
+/* Eight pairs lie in a register as they lie in memory; each meets its cosine twice, and swapped its sine. */
+static void rope(float *x, const float *cosines, const float *sines, int n_pairs)
+{
+    __m512i twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    for (int i = 0; i < n_pairs; i += 8) {
+        int count = n_pairs - i < 8 ? n_pairs - i : 8;
+        __mmask16 mask = first_lanes(2 * count), half = first_lanes(count);
+        __m512 c = _mm512_permutexvar_ps(twice, _mm512_maskz_loadu_ps(half, cosines + i));
+        __m512 s = _mm512_permutexvar_ps(twice, _mm512_maskz_loadu_ps(half, sines + i));
+        __m512 v = _mm512_maskz_loadu_ps(mask, x + 2 * i);
+        __m512 turned = _mm512_mul_ps(_mm512_permute_ps(v, 0xb1), s);
+        _mm512_mask_storeu_ps(x + 2 * i, mask, _mm512_fmaddsub_ps(v, c, turned));
+    }
+}
+
+static void rope_halves(float *x, const float *cosines, const float *sines, int n_pairs)
+{
+    for (int i = 0; i < n_pairs; i += 16) {
+        __mmask16 mask = first_lanes(n_pairs - i < 16 ? n_pairs - i : 16);
+        __m512 c = _mm512_maskz_loadu_ps(mask, cosines + i), s = _mm512_maskz_loadu_ps(mask, sines + i);
+        __m512 a = _mm512_maskz_loadu_ps(mask, x + i), b = _mm512_maskz_loadu_ps(mask, x + i + n_pairs);
+        _mm512_mask_storeu_ps(x + i, mask, _mm512_fmsub_ps(a, c, _mm512_mul_ps(b, s)));
+        _mm512_mask_storeu_ps(x + i + n_pairs, mask, _mm512_fmadd_ps(a, s, _mm512_mul_ps(b, c)));
     }
 }
 
@@ -92,6 +119,15 @@ static void soft_cap(float *x, float cap, int n)
     }
 }
 
+static void add(float *x, const float *y, int n)
+{
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 mask = first_lanes(n - i < 16 ? n - i : 16);
+        __m512 sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, x + i), _mm512_maskz_loadu_ps(mask, y + i));
+        _mm512_mask_storeu_ps(x + i, mask, sum);
+    }
+}
+
 static void store_f16(uint16_t *out, const float *x, int n)
 {
     for (int i = 0; i < n; i += 16) {
@@ -101,12 +137,50 @@ static void store_f16(uint16_t *out, const float *x, int n)
     }
 }
 
+/* Those of 16 that lie between two bounds, behind the n_found there are; returns how many there are then.
+ * Packed in a register and stored whole: some processors take a hundred cycles to store packed. */
+INLINE int collect16(float *found, int32_t *places, int n_found, const float *x, int at, __mmask16 here,
+                     float least, float most)
+{
+    __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512 v = _mm512_maskz_loadu_ps(here, x + at);
+    __mmask16 is_found = _mm512_mask_cmp_ps_mask(here, v, _mm512_set1_ps(least), _CMP_GE_OQ);
+    is_found = _mm512_mask_cmp_ps_mask(is_found, v, _mm512_set1_ps(most), _CMP_LE_OQ);
+    v = _mm512_min_ps(v, _mm512_set1_ps(FLT_MAX));
+    lanes = _mm512_add_epi32(_mm512_set1_epi32(at), lanes);
+    _mm512_storeu_ps(found + n_found, _mm512_maskz_compress_ps(is_found, v));
+    _mm512_storeu_si512(places + n_found, _mm512_maskz_compress_epi32(is_found, lanes));
+    return n_found + __builtin_popcount(is_found);
+}
+
+static int collect(float *found, int32_t *places, const float *x, int n, const float *maxima, float least,
+                   float most)
+{
+    int n_found = 0, at = 0;
+    for (; at + LOGIT_BLOCK <= n; at += LOGIT_BLOCK) {
+        if (maxima && maxima[at / LOGIT_BLOCK] < least)
+            continue;
+#pragma GCC unroll 4
+        for (int i = 0; i < LOGIT_BLOCK; i += 16)
+            n_found = collect16(found, places, n_found, x, at + i, 0xffff, least, most);
+    }
+    for (; at < n; at += 16)
+        n_found =
+            collect16(found, places, n_found, x, at, first_lanes(n - at < 16 ? n - at : 16), least, most);
+    return n_found;
+}
+
 void rows_init_avx512(struct kernels *k)
 {
-    k->quantise = quantise;
+    logits_init(k);
+    k->logits.collect = collect;
     k->rms_norm = rms_norm;
+    k->layer_norm = layer_norm;
+    k->rope = rope;
+    k->rope_halves = rope_halves;
     k->silu_gate = silu_gate;
     k->gelu_gate = gelu_gate;
     k->soft_cap = soft_cap;
+    k->add = add;
     k->store_f16 = store_f16;
 }

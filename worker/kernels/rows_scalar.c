@@ -5,31 +5,8 @@
 #include "worker/kernels/half.h"
 #include "worker/kernels/levels.h"
 
-static void quantise_block(int16_t *q, float *q_scale, const float *x)
-{
-    float largest = 0;
-    bool is_finite = true;
-    for (int i = 0; i < Q16_BLOCK; i++) {
-        is_finite = is_finite && fabsf(x[i]) <= FLT_MAX;
-        largest = fmaxf(largest, fabsf(x[i]));
-    }
-    /* Below FLT_MIN * 32767 the scale would be no normal number; such a block counts as zero. */
-    if (!is_finite || largest < FLT_MIN * 32767) {
-        *q_scale = is_finite ? 0 : NAN;
-        memset(q, 0, Q16_BLOCK * sizeof *q);
-        return;
-    }
-    *q_scale = largest / 32767;
-    float inverse = 32767 / largest;
-    for (int i = 0; i < Q16_BLOCK; i++)
-        q[i] = (int16_t)lrintf(x[i] * inverse);
-}
-
-static void quantise(int16_t *q, float *q_scale, const float *x, int n)
-{
-    for (int i = 0; i < n; i += Q16_BLOCK)
-        quantise_block(q + i, q_scale + i / Q16_BLOCK, x + i);
-}
+#define LOGIT_LANES 4
+#include "worker/kernels/logits.h"
 
 static void rms_norm(float *out, const float *x, const float *weight, int n, float eps)
 {
@@ -105,9 +82,28 @@ static void store_f16(uint16_t *out, const float *x, int n)
         out[i] = half_of_float(x[i]);
 }
 
+static int collect(float *found, int32_t *places, const float *x, int n, const float *maxima, float least,
+                   float most)
+{
+    int n_found = 0;
+    for (int at = 0; at < n; at += LOGIT_BLOCK) {
+        int end = n - at < LOGIT_BLOCK ? n : at + LOGIT_BLOCK;
+        if (maxima && maxima[at / LOGIT_BLOCK] < least)
+            continue;
+        for (int i = at; i < end; i++) {
+            bool is_found = x[i] >= least && x[i] <= most;
+            found[n_found] = x[i] < FLT_MAX ? x[i] : FLT_MAX;
+            places[n_found] = i;
+            n_found += is_found;
+        }
+    }
+    return n_found;
+}
+
 void rows_init_scalar(struct kernels *k)
 {
-    k->quantise = quantise;
+    logits_init(k);
+    k->logits.collect = collect;
     k->rms_norm = rms_norm;
     k->layer_norm = layer_norm;
     k->rope = rope;

@@ -4,7 +4,14 @@
 #ifndef WOOLLY_KERNELS_SIMD_H
 #define WOOLLY_KERNELS_SIMD_H
 
+#include <stdint.h>
+
 #define INLINE static inline __attribute__((always_inline))
+
+/* A line of packed weights as the compiler's vectors. */
+typedef uint32_t dwords __attribute__((vector_size(64)));
+typedef int32_t ints __attribute__((vector_size(64)));
+typedef float floats __attribute__((vector_size(64)));
 
 /* exp(x) = 2^n e^r with n = round(x / ln 2) and |r| <= ln 2 / 2; e^r by its Taylor series to r^7, whose rest
  * is below 6e-9. ln 2 is taken off in two parts, the first with few enough bits for n * LN2_HIGH to be exact.

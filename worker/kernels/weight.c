@@ -1,6 +1,10 @@
 #include "worker/kernels/weight.h"
 
 #include <stddef.h>
+#include <string.h>
+
+#include "worker/kernels/blocks.h"
+#include "worker/kernels/half.h"
 
 static const struct weight_info infos[WEIGHT_TYPES] = {
     [WEIGHT_F32] = { "F32", 1, 4 },
@@ -50,4 +54,40 @@ const char *weight_name(enum weight_type type)
 uint64_t weight_row_bytes(enum weight_type type, uint64_t elements)
 {
     return elements / (uint64_t)infos[type].block_len * (uint64_t)infos[type].block_bytes;
+}
+
+static void dequantise_f32(float *out, const void *row, int n)
+{
+    memcpy(out, row, (size_t)n * sizeof *out);
+}
+
+static void dequantise_f16(float *out, const void *row, int n)
+{
+    const uint16_t *w = row;
+    for (int i = 0; i < n; i++)
+        out[i] = float_of_half(w[i]);
+}
+
+static void dequantise_bf16(float *out, const void *row, int n)
+{
+    const uint16_t *w = row;
+    for (int i = 0; i < n; i++)
+        out[i] = float_of_bf16(w[i]);
+}
+
+dequantise_fn *weight_dequantise(enum weight_type type)
+{
+    static dequantise_fn *const functions[WEIGHT_TYPES] = {
+        [WEIGHT_F32] = dequantise_f32,       [WEIGHT_F16] = dequantise_f16,
+        [WEIGHT_BF16] = dequantise_bf16,     [WEIGHT_Q4_0] = dequantise_q4_0,
+        [WEIGHT_Q4_1] = dequantise_q4_1,     [WEIGHT_Q5_0] = dequantise_q5_0,
+        [WEIGHT_Q5_1] = dequantise_q5_1,     [WEIGHT_Q8_0] = dequantise_q8_0,
+        [WEIGHT_Q2_K] = dequantise_q2_k,     [WEIGHT_Q3_K] = dequantise_q3_k,
+        [WEIGHT_Q4_K] = dequantise_q4_k,     [WEIGHT_Q5_K] = dequantise_q5_k,
+        [WEIGHT_Q6_K] = dequantise_q6_k,     [WEIGHT_Q8_K] = dequantise_q8_k,
+        [WEIGHT_IQ4_NL] = dequantise_iq4_nl, [WEIGHT_IQ4_XS] = dequantise_iq4_xs,
+        [WEIGHT_MXFP4] = dequantise_mxfp4,   [WEIGHT_TQ1_0] = dequantise_tq1_0,
+        [WEIGHT_TQ2_0] = dequantise_tq2_0,
+    };
+    return functions[type];
 }

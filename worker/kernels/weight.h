@@ -54,6 +54,10 @@ const struct weight_info *weight_info(uint32_t type);
 /* "Q4_0", of a type that weight_info knows. */
 const char *weight_name(enum weight_type type);
 
+/* Turns one row of n weights, as in a file, to f32; NULL for types without numbers of our own. */
+typedef void dequantise_fn(float *out, const void *row, int n);
+dequantise_fn *weight_dequantise(enum weight_type type);
+
 /* Bytes of one row of `elements`, which is a multiple of block_len. */
 uint64_t weight_row_bytes(enum weight_type type, uint64_t elements);
 

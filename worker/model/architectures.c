@@ -17,7 +17,7 @@ static const struct architecture table[] = {
     { .name = "gemma2", .rope = ROPE_HALVES, .ffn = FFN_GELU_GATED, .has_sqrt_embedding = true,
       .has_post_norms = true, .has_narrow_query_46 = true, .window = 4096, .window_period = 2,
       .attention_cap = 50, .logit_cap = 30 },
-    { .name = "phi3", .rope = ROPE_HALVES },
+    { .name = "phi3", .rope = ROPE_HALVES }, /* its window is in every layer, as in the models' own code */
     { .name = "gpt2", .rope = ROPE_NONE, .norm = NORM_LAYER, .ffn = FFN_GELU, .needs_all_biases = true },
     { .name = "bitnet", .rope = ROPE_HALVES, .has_sub_norms = true },
 };

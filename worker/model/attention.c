@@ -1,6 +1,4 @@
 /* The stages of the attention block. */
-#include <string.h>
-
 #include "worker/model/stages.h"
 
 void normalise_for_attention(struct engine *e, int first, int last)
@@ -22,8 +20,8 @@ void project_q_k_v(struct engine *e, int first, int last)
         int n = matrices[i]->n_out, from = first > 0 ? first : 0, to = last < n ? last : n;
         if (from < to)
             multiply(e, matrices[i], outs[i], from, to);
-        first -= n;
-        last -= n;
+        first -= whole_groups(n);
+        last -= whole_groups(n);
     }
 }
 
@@ -46,68 +44,29 @@ static void turn_head(struct engine *e, int row, const struct norm *norm, float 
     }
 }
 
-static void store_position(struct engine *e, void *head, const float *x, int pos)
-{
-    size_t dim = (size_t)e->model->facts.head_dim, at = (size_t)pos * dim;
-    if (e->cache.type == KV_F16)
-        e->kernels.store_f16((uint16_t *)head + at, x, (int)dim);
-    else
-        memcpy((float *)head + at, x, dim * sizeof *x);
-}
-
 void turn_and_store(struct engine *e, int first, int last)
 {
     const struct model_facts *f = &e->model->facts;
     for (int r = first; r < last; r++) {
         const struct row *row = &e->rows[r];
+        size_t page = (size_t)kv_cache_table(&e->cache, row->slot)[row->pos / KV_BLOCK];
         for (int h = 0; h < f->n_heads; h++)
             turn_head(e, r, &e->layer->q_norm, row_of(&e->q, r) + h * f->head_dim);
         for (int h = 0; h < f->n_kv_heads; h++) {
-            float *k = row_of(&e->k, r) + h * f->head_dim, *v = row_of(&e->v, r) + h * f->head_dim;
+            float *k = row_of(&e->k, r) + h * f->head_dim;
+            char *blocks = kv_cache_blocks(&e->cache, e->layer_index, h);
             turn_head(e, r, &e->layer->k_norm, k);
-            store_position(e, kv_cache_keys(&e->cache, e->layer_index, row->slot, h), k, row->pos);
-            store_position(e, kv_cache_values(&e->cache, e->layer_index, row->slot, h), v, row->pos);
+            kv_store(&e->kernels, &e->cache.layout, blocks + page * e->cache.page_bytes, row->pos % KV_BLOCK, k,
+                     row_of(&e->v, r) + h * f->head_dim);
         }
     }
-}
-
-/* The query heads of a row that share a KV head. */
-static void attend_group(struct engine *e, int row, int kv_head)
-{
-    const struct model_facts *f = &e->model->facts;
-    int n_group = f->n_heads / f->n_kv_heads, at = kv_head * n_group * f->head_dim;
-    int n_pos = e->rows[row].pos + 1;
-    struct attention a = {
-        .n_group = n_group,
-        .first_pos = n_pos > e->layer->window ? n_pos - e->layer->window : 0,
-        .n_pos = n_pos,
-        .head_dim = f->head_dim,
-        .scale = f->attention_scale,
-        .soft_cap = f->attention_cap,
-        .q = row_of(&e->q, row) + at,
-        .k = kv_cache_keys(&e->cache, e->layer_index, e->rows[row].slot, kv_head),
-        .v = kv_cache_values(&e->cache, e->layer_index, e->rows[row].slot, kv_head),
-        .out = row_of(&e->attended, row) + at,
-    };
-    if (e->cache.type == KV_F16)
-        e->kernels.attend_f16(&a);
-    else
-        e->kernels.attend_f32(&a);
-}
-
-/* Dealt out in turn and not in runs: later rows of a prompt see more positions and take longer. */
-void attend(void *arg, int thread, int n_threads)
-{
-    struct engine *e = arg;
-    int64_t n = (int64_t)e->n_rows * e->model->facts.n_kv_heads;
-    for (int64_t i = thread; i < n; i += n_threads)
-        attend_group(e, (int)(i % e->n_rows), (int)(i / e->n_rows));
 }
 
 void prepare_attended(struct engine *e, int first, int last)
 {
     const struct layer *l = e->layer;
     const struct matrix *const users[] = { &l->attention_out };
+    merge_cut_units(e, first, last);
     for (int r = first; r < last; r++) {
         float *attended = row_of(&e->attended, r);
         if (l->attention_sub_norm.weight)

@@ -46,7 +46,7 @@ static void *carve(struct carver *c, int rows, size_t row_bytes)
 
 static struct row_buffer carve_rows(struct carver *c, int rows, int width)
 {
-    size_t stride = ((size_t)width + Q16_BLOCK - 1) / Q16_BLOCK * Q16_BLOCK;
+    size_t stride = ((size_t)width + PACK_BLOCK - 1) / PACK_BLOCK * PACK_BLOCK;
     return (struct row_buffer){ .data = carve(c, rows, stride * sizeof(float)), .stride = stride };
 }
 
@@ -76,6 +76,17 @@ static size_t lay_out_experts(struct expert_state *x, struct carver *c, int rows
     return wider(x->in.stride, x->gate.stride);
 }
 
+static void lay_out_attention(struct engine *e, struct carver *c)
+{
+    const struct kv_layout *l = &e->cache.layout;
+    int n_threads = e->options.n_threads;
+    e->attention_scratch_bytes = (attention_scratch_bytes(l) + 63) / 64 * 64;
+    e->max_chunks = (e->options.n_ctx - 1) / ATTENTION_CHUNK + 1;
+    e->cut_room_floats = ((size_t)e->max_chunks + 1) * attention_partial_floats(l, ATTENTION_QUERIES);
+    e->attention_scratch = carve(c, n_threads, e->attention_scratch_bytes);
+    e->cut_rooms = carve(c, n_threads - 1, e->cut_room_floats * sizeof *e->cut_rooms);
+}
+
 static uint64_t lay_out(struct engine *e, char *base)
 {
     const struct model_facts *f = &e->model->facts;
@@ -95,13 +106,15 @@ static uint64_t lay_out(struct engine *e, char *base)
     e->cosines = carve_rows(&c, rows, f->rope.n_rot / 2);
     e->sines = carve_rows(&c, rows, f->rope.n_rot / 2);
 
-    uint64_t quants = (uint64_t)rows * wider(e->x.stride, wider(e->q.stride, e->gate.stride));
+    lay_out_attention(e, &c);
+    size_t narrow = (size_t)rows * 2 * NARROW_INPUT / PACK_K;
+    size_t blocks = wider(narrow, (size_t)rows * 2 * (e->x.stride / PACK_K + 1));
+    blocks = wider(blocks, (size_t)rows * (wider(e->q.stride, e->gate.stride) / PACK_K + 1));
     if (f->experts.n) {
-        size_t widest = lay_out_experts(&e->experts, &c, rows, f);
-        quants = wider(quants, (uint64_t)rows * (uint64_t)f->experts.n_used * widest);
+        size_t widest = lay_out_experts(&e->experts, &c, rows, f), pairs = (size_t)rows * (size_t)f->experts.n_used;
+        blocks = wider(blocks, pairs * wider(2 * NARROW_INPUT / PACK_K, widest / PACK_K + 1));
     }
-    e->quants = carve(&c, 1, quants * sizeof *e->quants);
-    e->quant_scales = carve(&c, 1, quants / Q16_BLOCK * sizeof *e->quant_scales);
+    e->blocks = carve(&c, 1, blocks * sizeof *e->blocks);
     e->logits = carve(&c, rows, (size_t)f->n_vocab * sizeof *e->logits);
     e->logit_rows = carve(&c, rows, sizeof *e->logit_rows);
     return c.used;
@@ -213,6 +226,7 @@ void engine_step(struct engine *e, const struct row *rows, int n)
         assert(rows[i].token >= 0 && rows[i].token < e->model->facts.n_vocab);
         assert(rows[i].slot >= 0 && rows[i].slot < e->options.n_slots);
         assert(rows[i].pos >= 0 && rows[i].pos < e->options.n_ctx);
+        kv_cache_place(&e->cache, rows[i].slot, rows[i].pos);
         if (rows[i].want_logits)
             e->logit_rows[e->n_logits++] = i;
     }

@@ -28,7 +28,8 @@ struct row {
     int32_t token; /* 0 <= token < n_vocab */
     int32_t slot;  /* 0 <= slot < n_slots */
     int32_t pos;   /* 0 <= pos < n_ctx; positions 0..pos-1 of the slot were given before, or come earlier in
-                      this step. Giving a position again overwrites it: that is how a slot is reused. */
+                      this step. Giving one again overwrites it; giving position 0 begins a new sequence in the
+                      slot, of which nothing before is left. */
     bool want_logits;
 };
 

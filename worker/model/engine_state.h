@@ -9,7 +9,12 @@
 #include "worker/model/pool.h"
 #include "worker/model/weights.h"
 
-/* Rows of floats, each `stride` (a multiple of Q16_BLOCK) after the one before. */
+/* Activations have 8 bits, but 16 (two planes, see packed.h) where a product gives logits, whose errors a
+ * client sees, and where rows are narrow: sums over few elements average little of the rounding away, and in a
+ * model that small the arithmetic is not what takes the time. */
+enum { NARROW_INPUT = 512 };
+
+/* Rows of floats, each `stride` (a multiple of PACK_BLOCK) after the one before. */
 struct row_buffer {
     float *data;
     size_t stride;
@@ -51,9 +56,13 @@ struct engine {
     struct row_buffer gate, up;       /* [max_rows][n_ff] */
     struct row_buffer delta;          /* [max_rows][n_embd] what a block adds to x */
     struct row_buffer cosines, sines; /* [max_rows][n_rot / 2] */
+    char *attention_scratch;          /* [n_threads][attention_scratch_bytes] */
+    float *cut_rooms;                 /* [n_threads - 1][cut_room_floats]: see attend.c */
+    size_t attention_scratch_bytes;
+    size_t cut_room_floats; /* what max_chunks chunks of a tile give, and the merge of them */
+    int max_chunks;
     struct expert_state experts;
-    int16_t *quants;     /* [max_rows or pairs][the widest input of a matrix] */
-    float *quant_scales; /* [the same][the same / Q16_BLOCK] */
+    struct activation_block *blocks; /* [super-blocks of the widest input][max_rows or pairs][planes] */
     float *logits;       /* [max_rows][n_vocab] */
     int *logit_rows;     /* [n_logits] which rows want logits */
 
@@ -62,6 +71,7 @@ struct engine {
     int n_rows;
     int n_logits;
     int layer_index;
+    int attend_threads; /* that the attention of this layer was cut for: the pool may use fewer than it has */
     const struct layer *layer;
     const struct ffn *ffn;          /* the layer's only block, or its shared one */
     const struct matrix *block_out; /* the last product of the current block */

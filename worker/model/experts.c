@@ -99,12 +99,27 @@ void pair_up(struct engine *e)
     }
 }
 
+/* The block that pair p goes through. */
+static const struct ffn *block_of(const struct engine *e, int p)
+{
+    const int *first_pair = e->experts.first_pair;
+    int low = 0, high = e->model->facts.experts.n;
+    while (high - low > 1) { /* p is in first_pair[low] .. first_pair[high] - 1 */
+        int middle = (low + high) / 2;
+        if (p < first_pair[middle])
+            high = middle;
+        else
+            low = middle;
+    }
+    return &e->layer->experts[low];
+}
+
 void gather_pairs(struct engine *e, int first, int last)
 {
-    const struct layer *l = e->layer;
-    const struct matrix *const users[] = { &l->experts.gate, &l->experts.up };
     size_t bytes = (size_t)e->model->facts.n_embd * sizeof(float);
     for (int p = first; p < last; p++) {
+        const struct ffn *block = block_of(e, p);
+        const struct matrix *const users[] = { &block->gate, &block->up };
         memcpy(row_of(&e->experts.in, p), row_of(&e->h, e->experts.pair_row[p]), bytes);
         prepare_row(e, p, users, 2);
     }
@@ -124,41 +139,36 @@ static bool next_part(const struct engine *e, int n_out, int *first, int last, s
     const struct activations *all = &e->input;
     if (*first >= last)
         return false;
-    int place = *first / n_out, begin = place * n_out;
+    int width = whole_groups(n_out), place = *first / width, begin = place * width;
     int expert = x->busy[place], first_pair = x->first_pair[expert];
-    size_t at = (size_t)first_pair * all->stride;
     *out = (struct expert_part){ .expert = expert,
                                  .from = *first - begin,
                                  .to = last - begin < n_out ? last - begin : n_out,
                                  .first_pair = first_pair,
                                  .in = *all };
     out->in.n_rows = x->first_pair[expert + 1] - first_pair;
-    out->in.x += at;
-    out->in.q += at;
-    out->in.q_scale += at / Q16_BLOCK;
-    *first = begin + out->to;
+    out->in.x += (size_t)first_pair * all->stride;
+    out->in.blocks += first_pair * all->planes;
+    *first = begin + (out->to < n_out ? out->to : width);
     return true;
 }
 
-/* That part of the product with the expert's own matrix of the stack m. */
+/* That part of the product with m, a matrix of the expert. */
 static void multiply_part(struct engine *e, const struct expert_part *p, const struct matrix *m,
                           const struct row_buffer *out)
 {
     const struct row_buffer own = { row_of(out, p->first_pair), out->stride };
-    struct matrix one = *m;
-    uint64_t bytes = weight_row_bytes(m->type, (uint64_t)m->n_in) * (uint64_t)m->n_out;
-    one.data = (const char *)m->data + (uint64_t)p->expert * bytes;
-    multiply_rows(e, &one, &p->in, &own, p->from, p->to);
+    multiply_rows(e, m, &p->in, &own, p->from, p->to);
 }
 
 void expert_gate_and_up(struct engine *e, int first, int last)
 {
-    const struct ffn *stack = &e->layer->experts;
     struct expert_state *x = &e->experts;
     struct expert_part p;
-    while (next_part(e, stack->up.n_out, &first, last, &p)) {
-        multiply_part(e, &p, &stack->gate, &x->gate);
-        multiply_part(e, &p, &stack->up, &x->up);
+    while (next_part(e, e->model->facts.experts.n_ff, &first, last, &p)) {
+        const struct ffn *block = &e->layer->experts[p.expert];
+        multiply_part(e, &p, &block->gate, &x->gate);
+        multiply_part(e, &p, &block->up, &x->up);
         for (int i = 0; i < p.in.n_rows; i++)
             activate(e, row_of(&x->gate, p.first_pair + i) + p.from,
                      row_of(&x->up, p.first_pair + i) + p.from, p.to - p.from);
@@ -167,17 +177,17 @@ void expert_gate_and_up(struct engine *e, int first, int last)
 
 void prepare_expert_gated(struct engine *e, int first, int last)
 {
-    const struct matrix *const users[] = { &e->layer->experts.down };
-    for (int p = first; p < last; p++)
+    for (int p = first; p < last; p++) {
+        const struct matrix *const users[] = { &block_of(e, p)->down };
         prepare_row(e, p, users, 1);
+    }
 }
 
 void expert_down(struct engine *e, int first, int last)
 {
-    const struct matrix *down = &e->layer->experts.down;
     struct expert_part p;
-    while (next_part(e, down->n_out, &first, last, &p))
-        multiply_part(e, &p, down, &e->experts.out);
+    while (next_part(e, e->model->facts.n_embd, &first, last, &p))
+        multiply_part(e, &p, &e->layer->experts[p.expert].down, &e->experts.out);
 }
 
 /* What the shared block counts for a row. */

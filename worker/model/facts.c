@@ -31,7 +31,8 @@ static enum status read_count(struct reader *r, const char *key, bool is_optiona
     return OK;
 }
 
-/* The same for a number in (low, high); absent keeps *out. */
+/* The same for a number in (low, high); absent keeps *out. So does 0 where it is out of range: converters
+ * write it for what a model does not set. */
 static enum status read_number(struct reader *r, const char *key, double low, double high, double *out)
 {
     char full[96];
@@ -41,6 +42,8 @@ static enum status read_number(struct reader *r, const char *key, double low, do
         return OK;
     if (s != OK)
         return s;
+    if (value == 0 && low == 0)
+        return OK;
     if (!(value > low && value < high))
         return error_set(r->err, E_FORMAT, "%s: %s is %g; it must be between %g and %g", r->path, full, value,
                          low, high);
@@ -48,12 +51,21 @@ static enum status read_number(struct reader *r, const char *key, double low, do
     return OK;
 }
 
-/* A number above 0, or *out where there is no key. */
+/* A number above 0, or *out where none is set. */
 static enum status read_scale(struct reader *r, const char *key, float *out)
 {
     double value = (double)*out;
     enum status s = read_number(r, key, 0, 1e30, &value);
     *out = (float)value;
+    return s;
+}
+
+/* The same, but here 0 says that there is no cap. */
+static enum status read_cap(struct reader *r, const char *key, float *out)
+{
+    double value = (double)*out;
+    enum status s = read_number(r, key, -1e-9, 1e30, &value);
+    *out = value > 0 ? (float)value : 0;
     return s;
 }
 
@@ -217,7 +229,7 @@ static enum status read_attention(struct reader *r)
         (s = read_count(r, "attention.sliding_window", true, 0, INT32_MAX, &f->window)) != OK)
         return s;
     f->attention_cap = (float)a->attention_cap;
-    return a->attention_cap > 0 ? read_scale(r, "attn_logit_softcapping", &f->attention_cap) : OK;
+    return a->attention_cap > 0 ? read_cap(r, "attn_logit_softcapping", &f->attention_cap) : OK;
 }
 
 static enum status read_scales(struct reader *r)
@@ -234,7 +246,7 @@ static enum status read_scales(struct reader *r)
                           (s = read_scale(r, "residual_scale", &f->residual_scale)) != OK ||
                           (s = read_scale(r, "logit_scale", &f->logit_scale)) != OK))
         return s;
-    return a->logit_cap > 0 ? read_scale(r, "final_logit_softcapping", &f->logit_cap) : OK;
+    return a->logit_cap > 0 ? read_cap(r, "final_logit_softcapping", &f->logit_cap) : OK;
 }
 
 static enum status read_experts(struct reader *r)
@@ -264,7 +276,8 @@ static enum status read_norm(struct reader *r)
     if (s != OK)
         return s;
     if (eps == 0)
-        return error_set(r->err, E_FORMAT, "%s: there is no %s.%s", r->path, r->m->architecture->name, key);
+        return error_set(r->err, E_FORMAT, "%s: %s.%s is missing or 0", r->path, r->m->architecture->name,
+                         key);
     r->m->facts.norm_eps = (float)eps;
     return OK;
 }

@@ -15,13 +15,13 @@ static void embed(struct engine *e, int first, int last)
     for (int r = first; r < last; r++) {
         const char *row = (const char *)m->embedding.data + (uint64_t)e->rows[r].token * row_bytes;
         float *x = row_of(&e->x, r);
-        e->kernels.weights[m->embedding.type].dequantise(x, row, f->n_embd);
+        weight_dequantise(m->embedding.type)(x, row, f->n_embd);
         for (int i = 0; i < f->n_embd && f->embedding_scale != 1; i++)
             x[i] *= f->embedding_scale;
         if (m->positions.data) {
             uint64_t bytes = weight_row_bytes(m->positions.type, (uint64_t)f->n_embd);
             row = (const char *)m->positions.data + (uint64_t)e->rows[r].pos * bytes;
-            e->kernels.weights[m->positions.type].dequantise(row_of(&e->h, r), row, f->n_embd);
+            weight_dequantise(m->positions.type)(row_of(&e->h, r), row, f->n_embd);
             e->kernels.add(x, row_of(&e->h, r), f->n_embd);
         }
         for (int i = 0; i < f->rope.n_rot / 2; i++) {
@@ -39,7 +39,7 @@ static void attention_block(struct engine *e)
 
     set_input(e, &e->h, n_embd, e->n_rows);
     each_row(e, normalise_for_attention, e->n_rows);                     /* h = norm(x) */
-    each_output(e, project_q_k_v, l->q.n_out + l->k.n_out + l->v.n_out); /* q, k, v = Wq h, Wk h, Wv h */
+    each_output(e, project_q_k_v, whole_groups(l->q.n_out) + whole_groups(l->k.n_out) + whole_groups(l->v.n_out)); /* q, k, v = Wq h, Wk h, Wv h */
     each_row(e, turn_and_store, e->n_rows);                              /* cache <- rope(k), v */
     pool_run(e->pool, attend, e); /* attended [rows][n_heads * head_dim] */
 
@@ -66,7 +66,7 @@ static void expert_block(struct engine *e)
 {
     const struct layer *l = e->layer;
     struct expert_state *x = &e->experts;
-    int n_embd = e->model->facts.n_embd;
+    int n_embd = e->model->facts.n_embd, n_ff = e->model->facts.experts.n_ff;
 
     set_input(e, &e->h, n_embd, e->n_rows);
     each_row(e, normalise_for_experts, e->n_rows); /* h = norm(x) */
@@ -84,12 +84,12 @@ static void expert_block(struct engine *e)
     pair_up(e);
 
     set_input(e, &x->in, n_embd, x->n_pairs);
-    each_row(e, gather_pairs, x->n_pairs);                               /* in [pairs][n_embd] */
-    each_output(e, expert_gate_and_up, x->n_busy * l->experts.up.n_out); /* gate = act(Wg in) * Wu in */
+    each_row(e, gather_pairs, x->n_pairs);                /* in [pairs][n_embd] */
+    each_output(e, expert_gate_and_up, x->n_busy * whole_groups(n_ff)); /* gate = act(Wg in) * Wu in */
 
-    set_input(e, &x->gate, l->experts.down.n_in, x->n_pairs);
+    set_input(e, &x->gate, n_ff, x->n_pairs);
     each_row(e, prepare_expert_gated, x->n_pairs);
-    each_output(e, expert_down, x->n_busy * n_embd); /* out [pairs][n_embd] */
+    each_output(e, expert_down, x->n_busy * whole_groups(n_embd)); /* out [pairs][n_embd] */
     each_row(e, combine_experts, e->n_rows);         /* x += sum of share * out + the shared block */
 }
 
@@ -126,14 +126,14 @@ void forward(struct engine *e)
     for (e->layer_index = 0; e->layer_index < m->facts.n_layers; e->layer_index++) {
         e->layer = &m->layers[e->layer_index];
         attention_block(e);
-        if (e->layer->has_experts)
+        if (e->layer->experts)
             expert_block(e);
         else
             ffn_block(e);
     }
     if (!e->n_logits)
         return;
-    set_input(e, &e->h, m->facts.n_embd, e->n_logits);
+    set_output_input(e, &e->h, m->facts.n_embd, e->n_logits);
     each_row(e, normalise_for_output, e->n_logits);   /* h = norm(x) of the rows that want logits */
     each_output(e, compute_logits, m->facts.n_vocab); /* logits [n_logits][n_vocab] */
 }

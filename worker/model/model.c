@@ -13,9 +13,8 @@ enum status model_open(struct model **out, const char *path, struct error *err)
     enum status s;
 
     *out = NULL;
-    kernels_init(&r.kernels, ISA_SCALAR);
     if ((s = gguf_open(&m->gguf, path, err)) != OK || (s = read_facts(&r)) != OK ||
-        (s = find_tensors(&r)) != OK)
+        (s = find_tensors(&r)) != OK || (s = pack_weights(&r)) != OK)
         goto fail;
     free(r.is_used);
     *out = m;
@@ -32,6 +31,9 @@ void model_close(struct model *m)
     if (!m)
         return;
     gguf_close(m->gguf);
+    free_packed(&m->packed);
+    for (int i = 0; m->layers && i < m->facts.n_layers; i++)
+        free(m->layers[i].experts);
     free(m->layers);
     free(m);
 }

@@ -3,7 +3,6 @@
 #ifndef WOOLLY_MODEL_READER_H
 #define WOOLLY_MODEL_READER_H
 
-#include "worker/kernels/kernels.h"
 #include "worker/model/weights.h"
 
 /* Bounds on facts: far above any model, low enough that products of two of them fit an int and that a
@@ -22,7 +21,6 @@ struct reader {
     struct model *m;
     const char *path;
     struct error *err;
-    struct kernels kernels; /* says which weight types we can compute with */
     bool *is_used;          /* [tensors of the file] */
 };
 
@@ -32,5 +30,9 @@ MUST_CHECK enum status read_facts(struct reader *r);
 
 /* Fills the rest of r->m and checks every tensor against the facts. */
 MUST_CHECK enum status find_tensors(struct reader *r);
+
+/* Packs every matrix that products read. Uses all cores, for as long as it takes. */
+MUST_CHECK enum status pack_weights(struct reader *r);
+void free_packed(struct packed_map *p);
 
 #endif

@@ -1,7 +1,7 @@
 #include "worker/model/stages.h"
 
-/* Output elements per grain of a cut: a cache line, so that two threads never write the same one. */
-enum { GRAIN = 16 };
+/* Output elements per grain of a cut: a group of packed weights, whose outputs fill two cache lines. */
+enum { GRAIN = PACK_ROWS };
 
 struct stage {
     struct engine *engine;
@@ -33,32 +33,43 @@ void each_output(struct engine *e, stage_fn *run, int n)
     pool_run(e->pool, run_share, &s);
 }
 
-void set_input(struct engine *e, const struct row_buffer *b, int n, int n_rows)
+static void set_planes(struct engine *e, const struct row_buffer *b, int n, int n_rows, int planes)
 {
     e->input = (struct activations){ .n_rows = n_rows,
                                      .n = n,
                                      .stride = b->stride,
                                      .x = b->data,
-                                     .q = e->quants,
-                                     .q_scale = e->quant_scales };
+                                     .planes = planes,
+                                     .block_stride = (size_t)n_rows * (size_t)planes,
+                                     .blocks = e->blocks };
+}
+
+void set_input(struct engine *e, const struct row_buffer *b, int n, int n_rows)
+{
+    set_planes(e, b, n, n_rows, n <= NARROW_INPUT ? 2 : 1);
+}
+
+void set_output_input(struct engine *e, const struct row_buffer *b, int n, int n_rows)
+{
+    set_planes(e, b, n, n_rows, 2);
 }
 
 /* A matrix with quantised weights has n_in in whole blocks, so every element of the row is in one. */
 void prepare_row(struct engine *e, int row, const struct matrix *const *users, int n)
 {
     const struct activations *a = &e->input;
-    size_t at = (size_t)row * a->stride;
     bool is_wanted = false;
     for (int i = 0; i < n; i++)
-        is_wanted = is_wanted || (users[i]->data && e->kernels.weights[users[i]->type].wants_q16);
+        is_wanted = is_wanted || (users[i]->data && packed_wants_blocks(users[i]->type));
     if (is_wanted)
-        e->kernels.quantise(e->quants + at, e->quant_scales + at / Q16_BLOCK, a->x + at, a->n);
+        packed_quantise(e->kernels.packed, e->blocks + row * a->planes, a->block_stride, a->planes,
+                        a->x + (size_t)row * a->stride, a->n);
 }
 
 void multiply_rows(struct engine *e, const struct matrix *m, const struct activations *in,
                    const struct row_buffer *out, int first, int last)
 {
-    e->kernels.weights[m->type].multiply(out->data, out->stride, m->data, first, last, in);
+    packed_multiply(e->kernels.packed, m->type, out->data, out->stride, m->packed, first, last, in);
     for (int r = 0; r < in->n_rows; r++) {
         float *y = row_of(out, r);
         if (m->scale)

@@ -15,6 +15,12 @@ typedef void stage_fn(struct engine *e, int first, int last);
 /* Runs a stage over whole rows, or pairs. For a single one waking the threads costs more than the work. */
 void each_row(struct engine *e, stage_fn *run, int n_rows);
 
+/* Outputs of a matrix as they count in a run of several matrices: whole groups of packed weights. */
+static inline int whole_groups(int n_out)
+{
+    return (n_out + PACK_ROWS - 1) / PACK_ROWS * PACK_ROWS;
+}
+
 /* Runs a stage over output elements 0..n-1 of every row. */
 void each_output(struct engine *e, stage_fn *run, int n);
 
@@ -23,8 +29,10 @@ static inline float *row_of(const struct row_buffer *b, int row)
     return b->data + (size_t)row * b->stride;
 }
 
-/* Says what the next products read: n elements of each row of b. */
+/* Says what the next products read: n elements of each row of b. The other one says it of the product that
+ * gives the logits. */
 void set_input(struct engine *e, const struct row_buffer *b, int n, int n_rows);
+void set_output_input(struct engine *e, const struct row_buffer *b, int n, int n_rows);
 
 /* Quantises a row of the input if any of these matrices (`n` of them) wants that. */
 void prepare_row(struct engine *e, int row, const struct matrix *const *users, int n);
@@ -47,8 +55,12 @@ void add_product(struct engine *e, const struct matrix *m, const struct norm *no
 stage_fn normalise_for_attention; /* h = norm(x) */
 stage_fn project_q_k_v;           /* q, k, v = Wq h, Wk h, Wv h: outputs of the three in one run */
 stage_fn turn_and_store;          /* cache <- rope(k), v; q = rope(q) */
-pool_job attend;                  /* attended = softmax(q k) v, over the positions in the window */
 stage_fn prepare_attended;
+
+/* attend.c */
+pool_job attend; /* attended = softmax(q k) v, over the positions in the window, but for units of work that
+                    were cut: those are merged by */
+stage_fn merge_cut_units;
 
 /* ffn.c */
 stage_fn normalise_for_ffn; /* h = norm(x) */

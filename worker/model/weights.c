@@ -66,7 +66,7 @@ static enum status find_stack(struct reader *r, const char *base, int n_in, int 
     enum status s = need_tensor(r, name, (uint64_t)n_in, (uint64_t)n_out, (uint64_t)depth, &t);
     if (s != OK)
         return s;
-    if (!r->kernels.weights[t->type].multiply)
+    if (!weight_dequantise(t->type))
         return error_set(r->err, E_UNSUPPORTED,
                          "%s: tensor %s is of type %s, which this build cannot compute with", r->path, name,
                          weight_name(t->type));
@@ -213,6 +213,39 @@ static enum status find_ffn(struct reader *r, int index, const char *suffix, int
     return s == OK ? find_matrix(r, down, n_ff, n_embd, needs_bias, &out->down) : s;
 }
 
+/* The experts' blocks: "blk.3.ffn_up_exps" holds the matrices of all, one behind the other. Files made before
+ * there were such stacks have a tensor for each, "blk.3.ffn_up.0" and so on. */
+static enum status find_expert_blocks(struct reader *r, int index, struct ffn *blocks)
+{
+    const struct model_facts *f = &r->m->facts;
+    const struct expert_facts *x = &f->experts;
+    char name[NAME_SIZE];
+    struct ffn all;
+    enum status s;
+
+    if (has_tensor(r, in_layer(index, "ffn_up.0", name), ".weight")) {
+        for (int i = 0; i < x->n; i++) {
+            char suffix[16];
+            snprintf(suffix, sizeof suffix, ".%d", i);
+            if ((s = find_ffn(r, index, suffix, x->n_ff, &blocks[i])) != OK)
+                return s;
+        }
+        return OK;
+    }
+    if ((s = find_stack(r, in_layer(index, "ffn_gate_exps", name), f->n_embd, x->n_ff, x->n, &all.gate)) !=
+            OK ||
+        (s = find_stack(r, in_layer(index, "ffn_up_exps", name), f->n_embd, x->n_ff, x->n, &all.up)) != OK ||
+        (s = find_stack(r, in_layer(index, "ffn_down_exps", name), x->n_ff, f->n_embd, x->n, &all.down)) !=
+            OK)
+        return s;
+    for (int i = 0; i < x->n; i++) {
+        blocks[i].gate = part_of(&all.gate, i * x->n_ff, x->n_ff);
+        blocks[i].up = part_of(&all.up, i * x->n_ff, x->n_ff);
+        blocks[i].down = part_of(&all.down, i * f->n_embd, f->n_embd);
+    }
+    return OK;
+}
+
 static enum status find_experts(struct reader *r, int index)
 {
     const struct model_facts *f = &r->m->facts;
@@ -221,15 +254,10 @@ static enum status find_experts(struct reader *r, int index)
     char name[NAME_SIZE];
     enum status s;
 
-    l->has_experts = true;
+    l->experts = xcalloc((size_t)x->n, sizeof *l->experts);
     if ((s = find_matrix(r, in_layer(index, "ffn_gate_inp", name), f->n_embd, x->n, false, &l->router)) !=
             OK ||
-        (s = find_stack(r, in_layer(index, "ffn_gate_exps", name), f->n_embd, x->n_ff, x->n,
-                        &l->experts.gate)) != OK ||
-        (s = find_stack(r, in_layer(index, "ffn_up_exps", name), f->n_embd, x->n_ff, x->n, &l->experts.up)) !=
-            OK ||
-        (s = find_stack(r, in_layer(index, "ffn_down_exps", name), x->n_ff, f->n_embd, x->n,
-                        &l->experts.down)) != OK)
+        (s = find_expert_blocks(r, index, l->experts)) != OK)
         return s;
     if (!x->n_ff_shared)
         return OK;
@@ -315,9 +343,11 @@ static enum status measure_experts(struct reader *r)
         int *width;
     } blocks[] = {
         { "blk.0.ffn_up_exps.weight", &f->experts.n_ff },
+        { "blk.0.ffn_up.0.weight", &f->experts.n_ff },
         { "blk.0.ffn_up_shexp.weight", &f->experts.n_ff_shared },
     };
-    for (int i = 0; f->experts.n && i < 2; i++) {
+    enum { N_BLOCKS = sizeof blocks / sizeof *blocks };
+    for (int i = 0; f->experts.n && i < N_BLOCKS; i++) {
         const struct gguf_tensor *t = gguf_find_tensor(r->m->gguf, blocks[i].name);
         if (!t || *blocks[i].width)
             continue;

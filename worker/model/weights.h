@@ -6,12 +6,12 @@
 #include "worker/model/architectures.h"
 #include "worker/model/model.h"
 
-/* [n_out] rows of [n_in]; the product is times *scale and plus bias. Of a stack of experts this is the first,
- * and the others follow it. */
+/* [n_out] rows of [n_in]; the product is times *scale and plus bias. */
 struct matrix {
     enum weight_type type;
     int n_in, n_out;
-    const void *data;
+    const void *data;   /* rows as in the file */
+    const void *packed; /* as products read them; NULL for those only looked up */
     const float *scale; /* [1], or NULL */
     const float *bias;  /* [n_out], or NULL */
 };
@@ -21,7 +21,7 @@ struct norm {
     const float *bias;   /* of a LayerNorm */
 };
 
-/* A feed-forward block of n_ff = up.n_out, or as many as there are experts. */
+/* A feed-forward block of n_ff = up.n_out. */
 struct ffn {
     struct matrix gate, up; /* n_embd -> n_ff; no gate where the architecture has none */
     struct matrix down;     /* n_ff -> n_embd */
@@ -40,15 +40,22 @@ struct layer {
     struct norm ffn_sub_norm; /* [n_ff] */
     struct norm ffn_post_norm;
 
-    bool has_experts;
+    struct ffn *experts;       /* [n_experts], or NULL. All have one shape, but each may lie anywhere in the
+                                  file and be of types of its own. */
     struct matrix router;      /* n_embd -> n_experts */
-    struct ffn experts;        /* of expert 0 */
     struct ffn shared;         /* a block every row goes through; shared.up.data is NULL for none */
     struct matrix shared_gate; /* n_embd -> 1; data is NULL: the shared block counts in full */
     int window;                /* positions a row sees, itself included; INT32_MAX for all */
 };
 
+/* One map, read-only once filled, for the packed form of every matrix that products read. */
+struct packed_map {
+    char *map;
+    uint64_t map_bytes;
+};
+
 struct model {
+    struct packed_map packed;
     struct gguf *gguf;
     const struct architecture *architecture;
     struct model_facts facts;

@@ -165,6 +165,15 @@ static size_t skip_prefix(const struct glyph *g, size_t at)
     return is_prefix ? at + g->bytes : at;
 }
 
+/* [^\r\nLN]?L+|N{1,max}| ?[^\sLN]+[extra]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
+static size_t match_ufakzeka(const struct pretoken_step *step, const char *text, size_t at, size_t end)
+{
+    struct glyph g = glyph_at(text, at, end);
+    size_t start = skip_prefix(&g, at), stop = run_end(text, start, end, LETTERS);
+
+    return stop > start ? stop : match_no_word(step, text, at, end);
+}
+
 /* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\nLN]?W+|N{1,max}| ?[^\sWN]+[extra]*|\s*[\r\n]+|\s+(?!\S)|\s+
  * where W is the step's set. */
 static size_t match_llama3(const struct pretoken_step *step, const char *text, size_t at, size_t end)
@@ -184,18 +193,18 @@ static size_t match_llama3(const struct pretoken_step *step, const char *text, s
 /* In the reference engine's reading every letter but A-Z counts as small and every letter but a-z as capital:
  * U*S+ or, where that matches nothing, U+S*. When no small letter follows the capitals, the match gives back
  * capitals until it ends at one that counts as both. */
-static size_t match_cased_word(const char *text, size_t at, size_t end)
+static size_t match_cased_word(const char *text, size_t at, size_t end, unsigned letters)
 {
     size_t after_both = at, stop = at;
 
-    for (struct glyph g; (g = glyph_at(text, stop, end)).class & LETTERS; stop += g.bytes) {
+    for (struct glyph g; (g = glyph_at(text, stop, end)).class & letters; stop += g.bytes) {
         if (g.code >= 'a' && g.code <= 'z')
             break;
         if (g.code >= 0x80)
             after_both = stop + g.bytes;
     }
     size_t after_capitals = stop;
-    for (struct glyph g; (g = glyph_at(text, stop, end)).class & LETTERS; stop += g.bytes) {
+    for (struct glyph g; (g = glyph_at(text, stop, end)).class & letters; stop += g.bytes) {
         if (g.code >= 'A' && g.code <= 'Z')
             break;
     }
@@ -206,7 +215,7 @@ static size_t match_cased_word(const char *text, size_t at, size_t end)
 static size_t match_tekken(const struct pretoken_step *step, const char *text, size_t at, size_t end)
 {
     struct glyph g = glyph_at(text, at, end);
-    size_t start = skip_prefix(&g, at), stop = match_cased_word(text, start, end);
+    size_t start = skip_prefix(&g, at), stop = match_cased_word(text, start, end, LETTERS);
 
     return stop > start ? stop : match_no_word(step, text, at, end);
 }
@@ -215,11 +224,102 @@ static size_t match_tekken(const struct pretoken_step *step, const char *text, s
 static size_t match_gpt4o(const struct pretoken_step *step, const char *text, size_t at, size_t end)
 {
     struct glyph g = glyph_at(text, at, end);
-    size_t start = skip_prefix(&g, at), stop = match_cased_word(text, start, end);
+    size_t start = skip_prefix(&g, at), stop = match_cased_word(text, start, end, LETTERS);
 
     if (stop > start)
         return match_contraction(text, stop, end, true);
     return match_no_word(step, text, at, end);
+}
+
+/* Whether U*S+ matches at `at`: a small letter, or one that counts as both, stands behind the capitals. */
+static bool has_small_ending(const char *text, size_t at, size_t end, unsigned letters)
+{
+    struct glyph g;
+
+    while ((g = glyph_at(text, at, end)).class & letters && g.code >= 'A' && g.code <= 'Z')
+        at += g.bytes;
+    return g.class & letters;
+}
+
+/* As match_gpt4o, with marks among the letters. A mark may also stand in front of a word; where that makes no
+ * U*S+ it is a word of its own. */
+static size_t match_granite(const struct pretoken_step *step, const char *text, size_t at, size_t end)
+{
+    const unsigned letters = LETTERS | MARKS;
+    struct glyph g = glyph_at(text, at, end);
+    size_t start = skip_prefix(&g, at), stop = start;
+
+    if (!(g.class & MARKS) || has_small_ending(text, start, end, letters))
+        stop = match_cased_word(text, start, end, letters);
+    if (stop > start || g.class & MARKS)
+        return match_contraction(text, stop, end, true);
+    return match_no_word(step, text, at, end);
+}
+
+/* [^\r\nLN]?[LM]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|N{1,max}| ?[^\sLN]+[extra]*|\s*[\r\n]+|\s+(?!\S)|\s+ : in the
+ * reference engine's reading, which makes no difference between capitals and small letters here. */
+static size_t match_aya(const struct pretoken_step *step, const char *text, size_t at, size_t end)
+{
+    struct glyph g = glyph_at(text, at, end);
+    size_t start = skip_prefix(&g, at), stop = run_end(text, start, end, LETTERS | MARKS);
+
+    if (stop > start || g.class & MARKS)
+        return match_contraction(text, stop, end, true);
+    return match_no_word(step, text, at, end);
+}
+
+static bool is_in_ranges(const struct pretoken_step *step, const struct glyph *g);
+
+static bool is_word_letter(const struct pretoken_step *step, const struct glyph *g)
+{
+    return g->class & LETTERS && !is_in_ranges(step, g);
+}
+
+/* H+|[^\r\nLN]?L+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|N{1,max}| ?[^\sLN]+[extra]*|\s*[\r\n]+|\s+(?!\S)|\s+ where H,
+ * the step's ranges, is no part of L in the second alternative. */
+static size_t match_kimi(const struct pretoken_step *step, const char *text, size_t at, size_t end)
+{
+    struct glyph g = glyph_at(text, at, end);
+    size_t stop = at;
+
+    for (struct glyph h; h = glyph_at(text, stop, end), is_in_ranges(step, &h); stop += h.bytes)
+        ;
+    if (stop > at)
+        return stop;
+    size_t start = stop = skip_prefix(&g, at);
+    for (struct glyph h; h = glyph_at(text, stop, end), is_word_letter(step, &h); stop += h.bytes)
+        ;
+    return stop > start ? match_contraction(text, stop, end, true) : match_no_word(step, text, at, end);
+}
+
+/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\nLN]?(?:LM*(?: LM*)*)+|N| ?[^\sLN]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+ :
+ * words with single spaces between them stay together. */
+static size_t match_exaone_moe(const struct pretoken_step *step, const char *text, size_t at, size_t end)
+{
+    size_t after = match_contraction(text, at, end, true);
+
+    if (after > at)
+        return after;
+    struct glyph g = glyph_at(text, at, end);
+    size_t start = skip_prefix(&g, at), stop = start;
+    for (;;) {
+        struct glyph h = glyph_at(text, stop, end);
+        if (h.class & LETTERS)
+            stop = run_end(text, stop + h.bytes, end, MARKS);
+        else if (stop > start && h.code == ' ' && glyph_at(text, stop + 1, end).class & LETTERS)
+            stop++;
+        else
+            break;
+    }
+    if (stop > start)
+        return stop;
+    stop = match_digits(step, text, at, end);
+    if (stop > at)
+        return stop;
+    stop = match_signs(step, text, at, end);
+    if (stop == at)
+        return match_spaces(text, at, end, true);
+    return stop + (stop < end && (text[stop] == '\r' || text[stop] == '\n' || text[stop] == '/'));
 }
 
 static bool is_ascii_letter(unsigned char c)
@@ -227,14 +327,14 @@ static bool is_ascii_letter(unsigned char c)
     return (c | 0x20) >= 'a' && (c | 0x20) <= 'z';
 }
 
-/* [ASCII punctuation][A-Za-z]+|[^\r\nLPS]?[LM]+| ?[PS]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
+/* [ASCII punctuation][A-Za-z]+|[^\r\nLPS]?[LM]+| ?[PS]+[extra]*|\s*[\r\n]+|\s+(?!\S)|\s+ ; without extra
+ * [\r\n] in place of \s*[\r\n]+ */
 static size_t match_deepseek3(const struct pretoken_step *step, const char *text, size_t at, size_t end)
 {
     const unsigned words = LETTERS | MARKS, signs = PUNCTUATION | SYMBOLS;
     struct glyph g = glyph_at(text, at, end);
     size_t stop = at + 1;
 
-    (void)step;
     if (g.code < 0x80 && g.class & signs) {
         while (stop < end && is_ascii_letter((unsigned char)text[stop]))
             stop++;
@@ -248,9 +348,11 @@ static size_t match_deepseek3(const struct pretoken_step *step, const char *text
         return stop;
     start = at + (g.code == ' ');
     stop = run_end(text, start, end, signs);
+    if (stop == start && !step->extra)
+        return g.code == '\r' || g.code == '\n' ? at + 1 : match_spaces(text, at, end, false);
     if (stop == start)
         return match_spaces(text, at, end, true);
-    while (stop < end && (text[stop] == '\r' || text[stop] == '\n'))
+    while (step->extra && stop < end && text[stop] && strchr(step->extra, text[stop]))
         stop++;
     return stop;
 }
@@ -293,12 +395,85 @@ static size_t match_line_end(const struct pretoken_step *step, const char *text,
     return at + (text[at] == '\r' || text[at] == '\n');
 }
 
+/* [^\n]+|[\n]+ */
+static size_t match_lines(const struct pretoken_step *step, const char *text, size_t at, size_t end)
+{
+    bool is_line_end = text[at] == '\n';
+
+    (void)step;
+    while (at < end && (text[at] == '\n') == is_line_end)
+        at++;
+    return at;
+}
+
+static bool is_ascii_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static bool is_ascii_word(char c)
+{
+    return is_ascii_digit(c) || is_ascii_letter((unsigned char)c) || c == '_';
+}
+
+/* The digits up to the end of a word, all together. Behind a digit nothing matches: either those before were
+ * no match, or these are part of one; and so no digits are counted twice. For a first step only. */
+static size_t match_last_digits(const struct pretoken_step *step, const char *text, size_t at, size_t end)
+{
+    size_t stop = at;
+
+    (void)step;
+    if (at && is_ascii_digit(text[at - 1]))
+        return at;
+    while (stop < end && is_ascii_digit(text[stop]))
+        stop++;
+    return stop < end && is_ascii_word(text[stop]) ? at : stop;
+}
+
+static bool is_between_digits(const char *text, size_t at, size_t end)
+{
+    return is_ascii_digit(text[at]) && is_ascii_digit(text[end - 1]);
+}
+
+/* In a stretch of digits the first one or two, if the others then come in threes; else all of the stretch.
+ * The step's set are numbers of any script, else digits are 0-9, and a stretch that ends in something else is
+ * none of digits. */
+static size_t match_odd_digits(const struct pretoken_step *step, const char *text, size_t at, size_t end)
+{
+    size_t n = 0, ends[3] = { at };
+
+    if (!step->set && !is_between_digits(text, at, end))
+        return end;
+    for (size_t stop = at; stop < end; n++) {
+        struct glyph g = glyph_at(text, stop, end);
+        if (step->set ? !(g.class & step->set) : !is_ascii_digit(text[stop]))
+            break;
+        stop += g.bytes;
+        if (n + 1 < N_OF(ends))
+            ends[n + 1] = stop;
+    }
+    return n % 3 ? ends[n % 3] : end;
+}
+
+/* Behind match_odd_digits: threes in a stretch of digits, else all of the stretch. */
+static size_t match_threes(const struct pretoken_step *step, const char *text, size_t at, size_t end)
+{
+    size_t stop = at;
+
+    (void)step;
+    if (!is_between_digits(text, at, end))
+        return end;
+    while (stop < end && stop < at + 3 && is_ascii_digit(text[stop]))
+        stop++;
+    return stop;
+}
+
 /* [0-9][0-9][0-9] */
 static size_t match_three_digits(const struct pretoken_step *step, const char *text, size_t at, size_t end)
 {
     (void)step;
     for (size_t i = at; i < at + 3; i++) {
-        if (i >= end || text[i] < '0' || text[i] > '9')
+        if (i >= end || !is_ascii_digit(text[i]))
             return at;
     }
     return at + 3;
@@ -318,6 +493,59 @@ static size_t match_trailing_spaces(const struct pretoken_step *step, const char
             after_text = i;
     }
     return after_text > at ? after_text : end;
+}
+
+/* \s{512}(?!\S)|\s{256}(?!\S)| ... |\s{4}(?!\S)|\s{1,2}(?!\S)|\s : behind a step that leaves white space
+ * without line ends in stretches of their own. All other stretches stay as they are. */
+static size_t match_powers_of_spaces(const struct pretoken_step *step, const char *text, size_t at,
+                                     size_t end)
+{
+    enum { MOST = 512 };
+    size_t n = 0, stop = at, ends[MOST + 1];
+    struct glyph g;
+
+    (void)step;
+    for (; n < MOST && (g = glyph_at(text, stop, end)).class & SPACES; ends[++n] = stop += g.bytes)
+        ;
+    if (!n || (n < MOST && stop < end) || text[end - 1] == '\r' || text[end - 1] == '\n')
+        return end;
+    size_t power = MOST;
+    while (power > n)
+        power /= 2;
+    return ends[power];
+}
+
+/* IMGIMG[A-I]{1,4}Z */
+static size_t match_image(const struct pretoken_step *step, const char *text, size_t at, size_t end)
+{
+    size_t stop = at + 6;
+
+    (void)step;
+    if (end - at < 8 || memcmp(text + at, "IMGIMG", 6) != 0)
+        return at;
+    while (stop < end && stop < at + 10 && text[stop] >= 'A' && text[stop] <= 'I')
+        stop++;
+    return stop > at + 6 && stop < end && text[stop] == 'Z' ? stop + 1 : at;
+}
+
+/* [\t\n]|four spaces|two spaces */
+static size_t match_tabs(const struct pretoken_step *step, const char *text, size_t at, size_t end)
+{
+    (void)step;
+    if (text[at] == '\t' || text[at] == '\n')
+        return at + 1;
+    if (end - at >= 4 && !memcmp(text + at, "    ", 4))
+        return at + 4;
+    return end - at >= 2 && !memcmp(text + at, "  ", 2) ? at + 2 : at;
+}
+
+/* One punctuation mark, or symbol of ASCII. */
+static size_t match_one_sign(const struct pretoken_step *step, const char *text, size_t at, size_t end)
+{
+    struct glyph g = glyph_at(text, at, end);
+
+    (void)step;
+    return g.class & PUNCTUATION || (g.bytes == 1 && g.class & SYMBOLS) ? at + g.bytes : at;
 }
 
 /* ?[^(\s|.,!?…。，、।۔،)]+ : brackets and bar are members of that set. */
@@ -362,6 +590,21 @@ static const struct range deepseek_signs[] = {
 };
 static const struct range deepseek_east_asian[] = { { 0x0800, 0x9fa5 }, { 0xac00, 0xd7ff } };
 static const struct range han_and_kana[] = { { 0x3040, 0x30ff }, { 0x4e00, 0x9fa5 } };
+static const struct range han[] = {
+    { 0x3400, 0x4dbf },   { 0x4e00, 0x9fff },   { 0xf900, 0xfaff },   { 0x20000, 0x2a6df },
+    { 0x2a700, 0x2b73f }, { 0x2b740, 0x2ebef }, { 0x2f800, 0x2fa1f },
+};
+static const struct range korean[] = { { 0x3131, 0x318e }, { 0xac00, 0xd7a3 } };
+static const struct range bopomofo[] = { { 0x3105, 0x312f } };
+static const struct range east_asian_signs[] = {
+    { 0x2014, 0x2014 }, { 0x2018, 0x2019 }, { 0x201c, 0x201d }, { 0x2026, 0x2026 }, { 0x3001, 0x303f },
+    { 0xfe30, 0xfe4f }, { 0xff01, 0xff01 }, { 0xff0c, 0xff0c }, { 0xff1a, 0xff1b },
+};
+static const struct range unspaced_scripts[] = {
+    { 0x0e40, 0x0eff }, { 0x1000, 0x109f }, { 0x1100, 0x11ff }, { 0x1780, 0x17ff }, { 0x2f00, 0x2fdf },
+    { 0x3040, 0x30ff }, { 0x3400, 0x4dbf }, { 0x4e00, 0x9fff }, { 0xa9e0, 0xa9ff }, { 0xaa60, 0xaa7f },
+    { 0xac00, 0xd7af }, { 0xf900, 0xfaff }, { 0xff65, 0xff9f },
+};
 static const struct range bloom_signs[] = {
     { 0x060c, 0x060c }, { 0x06d4, 0x06d4 }, { 0x0964, 0x0964 },
     { 0x2026, 0x2026 }, { 0x3001, 0x3002 }, { 0xff0c, 0xff0c },
@@ -425,7 +668,63 @@ static const struct pretoken_step deepseek_coder_steps[] = {
 static const struct pretoken_step deepseek3_steps[] = {
     { .match = match_digits, .max = 3 },
     { .match = match_run, WITH_RANGES(han_and_kana) },
+    { .match = match_deepseek3, .extra = "\r\n" },
+};
+static const struct pretoken_step spark_steps[] = {
+    { .match = match_digits, .max = 3 },
+    { .match = match_run, WITH_RANGES(han_and_kana) },
     { .match = match_deepseek3 },
+    { .match = match_digits, .max = 1 },
+};
+static const struct pretoken_step afmoe_steps[] = {
+    { .match = match_digits },
+    { .match = match_odd_digits, .set = NUMBERS },
+    { .match = match_digits, .max = 3 },
+    { .match = match_run, WITH_RANGES(unspaced_scripts) },
+    { .match = match_deepseek3, .extra = "\r\n" },
+};
+static const struct pretoken_step superbpe_steps[] = {
+    { .match = match_digits },
+    { .match = match_odd_digits },
+    { .match = match_three_digits },
+};
+static const struct pretoken_step tiny_aya_steps[] = {
+    { .match = match_last_digits },
+    { .match = match_odd_digits },
+    { .match = match_threes },
+    { .match = match_aya, .set = LETTERS, .max = 3, .extra = "\r\n/" },
+};
+static const struct pretoken_step youtu_steps[] = {
+    { .match = match_run, WITH_RANGES(korean) },
+    { .match = match_run, WITH_RANGES(east_asian_signs) },
+    { .match = match_run, WITH_RANGES(bopomofo) },
+    { .match = match_run, WITH_RANGES(han_and_kana) },
+    { .match = match_aya, .set = LETTERS, .max = 1, .extra = "\r\n/" },
+};
+static const struct pretoken_step granite_steps[] = {
+    { .match = match_granite, .set = LETTERS, .max = 3, .extra = "\r\n/" },
+};
+static const struct pretoken_step kimi_steps[] = {
+    { .match = match_kimi, .set = LETTERS, .max = 3, .extra = "\r\n", WITH_RANGES(han) },
+};
+static const struct pretoken_step exaone_moe_steps[] = {
+    { .match = match_exaone_moe, .set = LETTERS, .max = 1 },
+};
+static const struct pretoken_step laguna_steps[] = {
+    { .match = match_lines },
+    { .match = match_llama3, .set = LETTERS, .max = 1, .extra = "\r\n" },
+};
+static const struct pretoken_step ufakzeka_steps[] = {
+    { .match = match_ufakzeka, .set = LETTERS, .max = 1, .extra = "\r\n" },
+};
+static const struct pretoken_step jais2_steps[] = {
+    { .match = match_llama3, .set = LETTERS, .max = 3, .extra = "\r\n" },
+    { .match = match_powers_of_spaces },
+};
+/* The rule begins with <sentinel:[0-9]+>, which the steps for digits and signs would cut in any case. */
+static const struct pretoken_step chameleon_steps[] = {
+    { .match = match_image },    { .match = match_tabs }, { .match = match_digits, .max = 1 },
+    { .match = match_one_sign }, { .match = match_gpt2 },
 };
 static const struct pretoken_step bloom_steps[] = {
     { .match = match_bloom, .extra = "()|.,!?", WITH_RANGES(bloom_signs) },
@@ -462,6 +761,18 @@ static const struct pretoken_rule rules[] = {
     { " deepseek-v3 hunyuan-dense joyai-llm hy_v4 ", WITH_STEPS(deepseek3_steps) },
     { " poro-chat bloom gpt3-finnish ", WITH_STEPS(bloom_steps) },
     { " viking ", WITH_STEPS(viking_steps) },
+    { " spark2_5 ", WITH_STEPS(spark_steps) },
+    { " afmoe ", WITH_STEPS(afmoe_steps) },
+    { " superbpe ", WITH_STEPS(superbpe_steps) },
+    { " tiny_aya cohere2moe ", WITH_STEPS(tiny_aya_steps) },
+    { " youtu ", WITH_STEPS(youtu_steps), .keeps_whole_words = true },
+    { " granite-embed-multi-97m ", WITH_STEPS(granite_steps), .keeps_whole_words = true },
+    { " kimi-k2 ", WITH_STEPS(kimi_steps) },
+    { " exaone-moe ", WITH_STEPS(exaone_moe_steps) },
+    { " laguna ", WITH_STEPS(laguna_steps) },
+    { " ufakzeka ", WITH_STEPS(ufakzeka_steps) },
+    { " jais-2 ", WITH_STEPS(jais2_steps) },
+    { " chameleon ", WITH_STEPS(chameleon_steps), .adds_bos = true },
 };
 
 static bool has_name(const struct pretoken_rule *rule, struct gguf_string name)

@@ -1,7 +1,7 @@
 /* Encoding: cut the text at special tokens, then each stretch between them by its family.
  *
  * SentencePiece: put a space in front of a stretch that begins the text or follows a special token (where the
- * model wants that), write spaces as "▁", merge. Byte-level merging: see bpe.h. */
+ * model wants that), write spaces as "▁", merge. The others: see bpe.h, unigram.h, wordpiece.h. */
 #include "worker/token/tokenizer.h"
 
 #include <assert.h>
@@ -15,7 +15,9 @@
 #include "worker/token/ends.h"
 #include "worker/token/special.h"
 #include "worker/token/spm.h"
+#include "worker/token/unigram.h"
 #include "worker/token/vocab.h"
+#include "worker/token/wordpiece.h"
 
 /* SentencePiece's mark for a space: U+2581. */
 static const char SPACE_MARK[] = "\xe2\x96\x81";
@@ -26,18 +28,21 @@ struct piece {
     uint32_t len;
 };
 
-enum family { FAMILY_SPM, FAMILY_BPE };
+enum family { FAMILY_SPM, FAMILY_BPE, FAMILY_UNIGRAM, FAMILY_WORDPIECE };
 
 struct tokenizer {
     enum family family;
     struct vocab vocab;
     struct special special;
-    struct bpe bpe;       /* empty in other families */
+    struct bpe bpe; /* this one and the next two are empty in other families */
+    struct unigram unigram;
+    struct wordpiece wordpiece;
     struct piece *pieces; /* [n_vocab] */
     char *piece_bytes;    /* those pieces that are not spelled as in the file */
     bool *is_end;         /* [n_vocab] */
     int32_t bos, eos;
-    bool adds_bos, adds_eos, adds_space_prefix;
+    int32_t last; /* stands at the end of a text where adds_last; -1: none */
+    bool adds_bos, adds_last, adds_space_prefix;
 };
 
 void token_list_push(struct token_list *l, int32_t id)
@@ -58,6 +63,7 @@ void token_list_fini(struct token_list *l)
 static enum status read_family(const struct gguf *g, enum family *out, struct error *err)
 {
     static const char key[] = "tokenizer.ggml.model";
+    static const char *const names[] = { "llama", "gpt2", "t5", "bert" }; /* in the order of enum family */
     struct gguf_string family;
     enum status s = gguf_get_string(g, key, &family, err);
     char shown[40];
@@ -66,16 +72,16 @@ static enum status read_family(const struct gguf *g, enum family *out, struct er
         return error_set(err, E_FORMAT, "%s: the key %s is missing", gguf_path(g), key);
     if (s != OK)
         return s;
-    if (gguf_string_is(family, "llama"))
-        *out = FAMILY_SPM;
-    else if (gguf_string_is(family, "gpt2"))
-        *out = FAMILY_BPE;
-    else
-        return error_set(err, E_UNSUPPORTED,
-                         "%s: %s is \"%s\"; supported are \"llama\" (SentencePiece) and \"gpt2\" "
-                         "(byte-level merging)",
-                         gguf_path(g), key, gguf_printable(family, shown, sizeof(shown)));
-    return OK;
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        if (gguf_string_is(family, names[i])) {
+            *out = (enum family)i;
+            return OK;
+        }
+    }
+    return error_set(err, E_UNSUPPORTED,
+                     "%s: %s is \"%s\"; supported are \"llama\" (SentencePiece), \"gpt2\" (byte-level "
+                     "merging), \"t5\" (unigram) and \"bert\" (WordPiece)",
+                     gguf_path(g), key, gguf_printable(family, shown, sizeof(shown)));
 }
 
 static enum status read_bool(const struct gguf *g, const char *key, bool *out, struct error *err)
@@ -147,21 +153,83 @@ static void build_pieces(struct tokenizer *t)
     }
 }
 
-/* What the family, or the rule of a byte-level vocabulary, means when a key is absent. */
+/* An id that counts where the vocabulary is so large, else -1. */
+static int32_t default_id(const struct tokenizer *t, int32_t id)
+{
+    return id < t->vocab.n ? id : -1;
+}
+
+/* What the family, or the rule of a byte-level vocabulary, means when a key is absent. The numbers are those
+ * of each family's first model. */
 static void set_defaults(struct tokenizer *t)
 {
-    const int bpe_end = 11; /* as in the first such files, Falcon's */
-
-    if (t->family == FAMILY_SPM) {
-        t->bos = t->vocab.n > 1 ? 1 : -1;
-        t->eos = t->vocab.n > 2 ? 2 : -1;
+    t->bos = t->eos = -1;
+    switch (t->family) {
+    case FAMILY_SPM:
+        t->bos = default_id(t, 1);
+        t->eos = default_id(t, 2);
         t->adds_bos = true;
         t->adds_space_prefix = true;
-    } else {
-        t->eos = t->vocab.n > bpe_end ? bpe_end : -1;
+        break;
+    case FAMILY_BPE:
+        t->eos = default_id(t, 11);
         t->bos = t->bpe.rule->lacks_bos ? -1 : t->eos;
         t->adds_bos = t->bpe.rule->adds_bos;
+        break;
+    case FAMILY_UNIGRAM:
+        t->eos = default_id(t, 1);
+        t->adds_last = true;
+        break;
+    case FAMILY_WORDPIECE:
+        t->bos = default_id(t, 101);
+        t->last = default_id(t, 102);
+        t->adds_bos = true;
+        t->adds_last = true;
+        break;
     }
+}
+
+static enum status init_family(struct tokenizer *t, const struct gguf *g, struct error *err)
+{
+    static const int32_t unknown[] = { 0, -1, 2, 100 }; /* by family, where the file names none */
+    bool has_scores = t->family == FAMILY_SPM || t->family == FAMILY_UNIGRAM;
+    enum status s = vocab_init(&t->vocab, g, has_scores, unknown[t->family], err);
+
+    if (s != OK)
+        return s;
+    if (t->family == FAMILY_BPE)
+        return bpe_init(&t->bpe, &t->vocab, g, err);
+    if (t->family == FAMILY_UNIGRAM)
+        return unigram_init(&t->unigram, &t->vocab, g, err);
+    if (t->family == FAMILY_WORDPIECE)
+        return wordpiece_init(&t->wordpiece, &t->vocab, g, err);
+    return OK;
+}
+
+/* Which tokens stand around a text: at its end the end of sequence, in WordPiece the separator. */
+static enum status read_ends(struct tokenizer *t, const struct gguf *g, struct error *err)
+{
+    bool is_wordpiece = t->family == FAMILY_WORDPIECE;
+    const char *adds_last = is_wordpiece ? "tokenizer.ggml.add_sep_token" : "tokenizer.ggml.add_eos_token";
+    enum status s;
+
+    set_defaults(t);
+    if ((s = vocab_read_id(&t->vocab, g, "tokenizer.ggml.bos_token_id", &t->bos, err)) != OK ||
+        (s = vocab_read_id(&t->vocab, g, "tokenizer.ggml.eos_token_id", &t->eos, err)) != OK ||
+        (s = read_bool(g, "tokenizer.ggml.add_bos_token", &t->adds_bos, err)) != OK ||
+        (s = read_bool(g, adds_last, &t->adds_last, err)) != OK ||
+        (s = read_bool(g, "tokenizer.ggml.add_space_prefix", &t->adds_space_prefix, err)) != OK)
+        return s;
+    if (!is_wordpiece) {
+        t->last = t->eos;
+        return OK;
+    }
+    /* The first files name only the token that begins a text for classification. The format's name of the
+     * second key is misspelled. */
+    if (!gguf_find(g, "tokenizer.ggml.bos_token_id") &&
+        (s = vocab_read_id(&t->vocab, g, "tokenizer.ggml.cls_token_id", &t->bos, err)) != OK)
+        return s;
+    return vocab_read_id(&t->vocab, g, "tokenizer.ggml.seperator_token_id", &t->last, err);
 }
 
 enum status tokenizer_create(struct tokenizer **out, const struct gguf *g, struct error *err)
@@ -175,16 +243,7 @@ enum status tokenizer_create(struct tokenizer **out, const struct gguf *g, struc
         return s;
     t = xcalloc(1, sizeof(*t));
     t->family = family;
-    if ((s = vocab_init(&t->vocab, g, family == FAMILY_SPM, err)) != OK ||
-        (family == FAMILY_BPE && (s = bpe_init(&t->bpe, &t->vocab, g, err)) != OK))
-        goto fail;
-
-    set_defaults(t);
-    if ((s = vocab_read_id(&t->vocab, g, "tokenizer.ggml.bos_token_id", &t->bos, err)) != OK ||
-        (s = vocab_read_id(&t->vocab, g, "tokenizer.ggml.eos_token_id", &t->eos, err)) != OK ||
-        (s = read_bool(g, "tokenizer.ggml.add_bos_token", &t->adds_bos, err)) != OK ||
-        (s = read_bool(g, "tokenizer.ggml.add_eos_token", &t->adds_eos, err)) != OK ||
-        (s = read_bool(g, "tokenizer.ggml.add_space_prefix", &t->adds_space_prefix, err)) != OK)
+    if ((s = init_family(t, g, err)) != OK || (s = read_ends(t, g, err)) != OK)
         goto fail;
 
     build_pieces(t);
@@ -206,6 +265,8 @@ void tokenizer_destroy(struct tokenizer *t)
         return;
     special_fini(&t->special);
     bpe_fini(&t->bpe);
+    unigram_fini(&t->unigram);
+    wordpiece_fini(&t->wordpiece);
     vocab_fini(&t->vocab);
     free(t->pieces);
     free(t->piece_bytes);
@@ -260,6 +321,25 @@ static void encode_spm(const struct tokenizer *t, const char *text, size_t len, 
     buffer_fini(&marked);
 }
 
+/* Text between special tokens. */
+static void encode_text(const struct tokenizer *t, const char *text, size_t len, struct token_list *out)
+{
+    switch (t->family) {
+    case FAMILY_SPM:
+        encode_spm(t, text, len, out);
+        break;
+    case FAMILY_BPE:
+        bpe_encode(&t->bpe, text, len, out);
+        break;
+    case FAMILY_UNIGRAM:
+        unigram_encode(&t->unigram, text, len, out);
+        break;
+    case FAMILY_WORDPIECE:
+        wordpiece_encode(&t->wordpiece, text, len, out);
+        break;
+    }
+}
+
 void tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags,
                       struct token_list *out)
 {
@@ -273,13 +353,11 @@ void tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, u
         const struct fragment *f = &fragments.items[i];
         if (f->id >= 0)
             token_list_push(out, f->id);
-        else if (t->family == FAMILY_BPE)
-            bpe_encode(&t->bpe, text + f->start, f->len, out);
         else
-            encode_spm(t, text + f->start, f->len, out);
+            encode_text(t, text + f->start, f->len, out);
     }
-    if ((flags & ENCODE_BOS) && t->adds_eos && t->eos >= 0)
-        token_list_push(out, t->eos);
+    if ((flags & ENCODE_BOS) && t->adds_last && t->last >= 0)
+        token_list_push(out, t->last);
     fragment_list_fini(&fragments);
 }
 

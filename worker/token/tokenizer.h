@@ -1,6 +1,6 @@
-/* The tokenizer of a model, built from its GGUF file: text to token ids and back. Families: SentencePiece
- * merging (tokenizer.ggml.model "llama") and byte-level merging ("gpt2"). Read-only after creation; any
- * thread, any forked child. */
+/* The tokenizer of a model, built from its GGUF file: text to token ids and back. Families, by
+ * tokenizer.ggml.model: SentencePiece merging ("llama"), byte-level merging ("gpt2"), SentencePiece unigram
+ * ("t5") and WordPiece ("bert"). Read-only after creation; any thread, any forked child. */
 #ifndef WOOLLY_TOKEN_TOKENIZER_H
 #define WOOLLY_TOKEN_TOKENIZER_H
 
@@ -42,9 +42,9 @@ int32_t tokenizer_eos(const struct tokenizer *t);
 /* True for every id that ends a text (end of sequence, end of turn, ...). */
 bool tokenizer_is_end(const struct tokenizer *t, int32_t id);
 
-/* Appends the ids of text (any bytes) to *out. What is not valid UTF-8 becomes byte tokens in SentencePiece
- * vocabularies and U+FFFD in byte-level ones, as in the reference engine. Time is O(len log len), memory
- * O(len). */
+/* Appends the ids of text (any bytes) to *out. What is not valid UTF-8 becomes byte tokens where
+ * SentencePiece merges, U+FFFD in byte-level and unigram vocabularies, and nothing in WordPiece, as in the
+ * reference engine. Time is O(len log len), memory O(len). */
 void tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags,
                       struct token_list *out);
 

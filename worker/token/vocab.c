@@ -185,19 +185,24 @@ enum status vocab_read_id(const struct vocab *v, const struct gguf *g, const cha
     return OK;
 }
 
-enum status vocab_init(struct vocab *v, const struct gguf *g, bool has_scores, struct error *err)
+enum status vocab_init(struct vocab *v, const struct gguf *g, bool has_scores, int32_t unknown,
+                       struct error *err)
 {
     enum status s;
 
-    *v = (struct vocab){ .unknown = has_scores ? 0 : -1 };
+    *v = (struct vocab){ .unknown = -1 };
     if ((s = read_texts(v, g, err)) != OK || (has_scores && (s = read_scores(v, g, err)) != OK) ||
-        (s = read_kinds(v, g, !has_scores, err)) != OK || (s = find_bytes(v, g, err)) != OK ||
-        (s = vocab_read_id(v, g, "tokenizer.ggml.unknown_token_id", &v->unknown, err)) != OK) {
-        vocab_fini(v);
-        return s;
-    }
+        (s = read_kinds(v, g, !has_scores, err)) != OK || (s = find_bytes(v, g, err)) != OK)
+        goto fail;
+    v->unknown = unknown < v->n ? unknown : -1;
+    if ((s = vocab_read_id(v, g, "tokenizer.ggml.unknown_token_id", &v->unknown, err)) != OK)
+        goto fail;
     build_slots(v);
     return OK;
+
+fail:
+    vocab_fini(v);
+    return s;
 }
 
 void vocab_fini(struct vocab *v)

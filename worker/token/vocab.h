@@ -48,9 +48,10 @@ struct vocab {
 };
 
 /* Reads tokenizer.ggml.tokens, .scores, .token_type and .unknown_token_id. Where tokens have no scores those
- * are not read, a file without kinds has only normal tokens, and unknown is -1 by default, else 0. On failure
- * *v is empty and err names the key. */
-MUST_CHECK enum status vocab_init(struct vocab *v, const struct gguf *g, bool has_scores, struct error *err);
+ * are not read, and a file without kinds has only normal tokens. `unknown` counts where the file names no
+ * token and has one of this number. On failure *v is empty and err names the key. */
+MUST_CHECK enum status vocab_init(struct vocab *v, const struct gguf *g, bool has_scores, int32_t unknown,
+                                  struct error *err);
 void vocab_fini(struct vocab *v);
 
 /* Reads a key that holds an id of this vocabulary; *out stays as it is when the key is absent. */

@@ -10,7 +10,7 @@
 #include "worker/tools/run.h"
 
 static const char help[] =
-    "Usage: woolly-gguf logits FILE --tokens IDS --out OUT [--all] [--threads N] [--kv f32|f16]\n"
+    "Usage: woolly-gguf logits FILE --tokens IDS --out OUT [--all] [--threads N] [--kv TYPE]\n"
     "\n"
     "Runs the tokens through the model and writes its logits to OUT: little-endian\n"
     "float32, one number per token of the vocabulary.\n"

@@ -27,6 +27,7 @@ static const struct mixture mixtures[] = {
     { "Q5_K_S", WEIGHT_Q5_K, 16 },
     { "Q5_K_M", WEIGHT_Q5_K, 17 },
     { "Q6_K", WEIGHT_Q6_K, 18 },
+    { "Q8_K", WEIGHT_Q8_K, NO_FILE_TYPE },
     { "IQ4_NL", WEIGHT_IQ4_NL, 25 },
     { "IQ4_XS", WEIGHT_IQ4_XS, 30 },
     { "TQ1_0", WEIGHT_TQ1_0, 36 },
@@ -49,7 +50,7 @@ const struct mixture *mixture_find(const char *name)
 const char *mixture_names(void)
 {
     return "F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q2_K_S Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S "
-           "Q5_K_M Q6_K IQ4_NL IQ4_XS TQ1_0 TQ2_0 MXFP4";
+           "Q5_K_M Q6_K Q8_K IQ4_NL IQ4_XS TQ1_0 TQ2_0 MXFP4";
 }
 
 /* ARCHITECTURE.field, or `missing`. Of a field that has a value per layer the first counts. */
@@ -164,7 +165,9 @@ static enum weight_type choose_fused(const struct mixture *x)
 
 static enum weight_type choose_output(const struct mixture *x)
 {
-    return x->type == WEIGHT_Q8_0 || x->type == WEIGHT_MXFP4 ? WEIGHT_Q8_0 : WEIGHT_Q6_K;
+    if (x->type == WEIGHT_Q8_0 || x->type == WEIGHT_Q8_K)
+        return x->type;
+    return x->type == WEIGHT_MXFP4 ? WEIGHT_Q8_0 : WEIGHT_Q6_K;
 }
 
 static bool is_float(enum weight_type type)
@@ -212,6 +215,7 @@ static enum weight_type fit_row(enum weight_type type, uint64_t row)
     case WEIGHT_Q5_K:
         return WEIGHT_Q5_1;
     case WEIGHT_Q6_K:
+    case WEIGHT_Q8_K:
         return WEIGHT_Q8_0;
     default: /* Q2_K, Q3_K, IQ4_XS */
         return WEIGHT_IQ4_NL;

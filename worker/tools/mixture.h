@@ -5,10 +5,13 @@
 
 #include "worker/model/gguf.h"
 
+/* Q8_K is meant for activations: general.file_type has no number for a file of it. */
+enum { NO_FILE_TYPE = -1 };
+
 struct mixture {
     const char *name; /* "Q4_K_M" */
     enum weight_type type;
-    uint32_t file_type; /* general.file_type */
+    int file_type; /* general.file_type, or NO_FILE_TYPE */
 };
 
 /* By its name, in any case of letters; NULL when there is none. "Q4_K" is Q4_K_M. */

@@ -13,7 +13,7 @@
 #include "worker/tools/run.h"
 
 static const char help[] =
-    "Usage: woolly-gguf perplexity FILE TEXTFILE [--json] [--threads N] [--kv f32|f16]\n"
+    "Usage: woolly-gguf perplexity FILE TEXTFILE [--json] [--threads N] [--kv TYPE]\n"
     "\n"
     "Prints exp of the mean negative log-likelihood of the text's tokens. The text is\n"
     "cut into windows of 255 tokens (less if the model's context is shorter), each\n"

@@ -16,7 +16,6 @@
 #include "common/progress.h"
 #include "common/signals.h"
 #include "common/xalloc.h"
-#include "worker/kernels/kernels.h"
 #include "worker/kernels/quantise.h"
 #include "worker/model/gguf_write.h"
 #include "worker/model/pool.h"
@@ -31,7 +30,8 @@ static const char help[] =
     "norms, biases and other vectors stay as they are. A name ending in _S, _M or _L is\n"
     "a mixture: matrices that matter more get more bits. Rows that are no multiple of a\n"
     "type's block get a type of shorter blocks, or F16; the list says where. RMSE is the\n"
-    "root mean square of the change of a tensor's numbers.\n"
+    "root mean square of the change of a tensor's numbers. OUT appears when it is whole;\n"
+    "a symbolic link of that name is replaced, and the file it leads to stays as it is.\n"
     "\n"
     "  --threads N       threads to compute with (default: all cores)\n"
     "  --json            print one JSON object instead: in, out, type, bytes_before,\n"
@@ -60,7 +60,6 @@ struct quantizing {
     struct gguf *gguf;
     struct gguf_writer *writer;
     struct pool *pool;
-    struct kernels kernels; /* scalar: for dequantising */
     struct plan *plans;     /* [n_tensors] */
     uint64_t bytes_read, bytes_before, bytes_after;
 };
@@ -131,7 +130,7 @@ static enum status plan_tensors(struct quantizing *q, struct error *err)
         p->bytes = weight_row_bytes(p->type, t->dims[0]) * rows_of(t);
         q->bytes_before += t->bytes;
         q->bytes_after += p->bytes;
-        if (p->type != t->type && !q->kernels.weights[t->type].dequantise)
+        if (p->type != t->type && !weight_dequantise(t->type))
             return error_set(err, E_UNSUPPORTED, "%s: tensor %s is of type %s, which this build cannot read",
                              q->in, shown_name(t, name, sizeof name), weight_name(t->type));
         if (t->dims[0] > INT_MAX)
@@ -158,7 +157,8 @@ static void put_keys(struct quantizing *q)
             gguf_writer_put(q->writer, e->key, &e->value);
     }
     gguf_writer_put_u32(q->writer, "general.quantization_version", QUANTIZATION_VERSION);
-    gguf_writer_put_u32(q->writer, "general.file_type", q->mixture->file_type);
+    if (q->mixture->file_type != NO_FILE_TYPE)
+        gguf_writer_put_u32(q->writer, "general.file_type", (uint32_t)q->mixture->file_type);
 }
 
 /* --- data --- */
@@ -167,7 +167,6 @@ static void convert_rows(void *arg, int thread, int n_threads)
 {
     const struct piece *p = arg;
     const struct gguf_tensor *t = p->plan->tensor;
-    const struct weight_kernels *kernels = p->q->kernels.weights;
     int n = (int)t->dims[0];
     uint64_t from_bytes = weight_row_bytes(t->type, t->dims[0]);
     uint64_t to_bytes = weight_row_bytes(p->plan->type, t->dims[0]);
@@ -178,9 +177,9 @@ static void convert_rows(void *arg, int thread, int n_threads)
     for (int64_t r = first; r < last; r++) {
         char *to = p->to + (uint64_t)r * to_bytes;
         double sum = 0;
-        kernels[t->type].dequantise(x, p->from + (uint64_t)r * from_bytes, n);
+        weight_dequantise(t->type)(x, p->from + (uint64_t)r * from_bytes, n);
         weight_quantiser(p->plan->type)(to, x, n);
-        kernels[p->plan->type].dequantise(back, to, n);
+        weight_dequantise(p->plan->type)(back, to, n);
         for (int i = 0; i < n; i++)
             sum += ((double)back[i] - x[i]) * ((double)back[i] - x[i]);
         p->errors[r] = sum;
@@ -336,7 +335,6 @@ static enum status execute(struct quantizing *q, struct error *err)
     uint64_t alignment = 32;
     enum status s;
 
-    kernels_init(&q->kernels, ISA_SCALAR);
     if ((s = gguf_open(&q->gguf, q->in, err)) != OK || (s = check_output_is_no_input(q, err)) != OK ||
         (s = plan_tensors(q, err)) != OK || (s = pool_create(&q->pool, q->n_threads, err)) != OK)
         return s;
@@ -382,6 +380,8 @@ static int parse(int argc, char **argv, struct quantizing *q)
     q->n_threads = defaults.n_threads;
     q->in = argv[optind];
     q->out = argv[optind + 1];
+    if (!*q->in || !*q->out)
+        return command_misused(argv[0], "the name of the %s file is empty", *q->in ? "output" : "input");
     q->mixture = mixture_find(argv[optind + 2]);
     if (!q->mixture)
         return command_misused(argv[0], "there is no type \"%.40s\"; types are %s", argv[optind + 2],

@@ -3,14 +3,16 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "common/topology.h"
 #include "worker/tools/commands.h"
 
 void run_init(struct run *r)
 {
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    *r = (struct run){ .n_threads = cores > 0 ? (int)cores : 1, .kv_type = KV_F32 };
+    struct topology t;
+    topology_init(&t);
+    *r = (struct run){ .n_threads = t.n_cores, .kv_type = KV_F32 };
+    topology_fini(&t);
 }
 
 void run_fini(struct run *r)
@@ -40,9 +42,8 @@ int run_take_option(struct run *r, const char *command, int option, const char *
         r->n_threads = (int)n;
         return 0;
     }
-    if (strcmp(value, "f32") != 0 && strcmp(value, "f16") != 0)
-        return command_misused(command, "--kv wants f32 or f16, not \"%s\"", value);
-    r->kv_type = strcmp(value, "f16") == 0 ? KV_F16 : KV_F32;
+    if (!kv_type_parse(value, &r->kv_type))
+        return command_misused(command, "--kv wants f32, f16, bf16, q8 or q4, not \"%s\"", value);
     return 0;
 }
 

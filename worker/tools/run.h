@@ -26,7 +26,8 @@ void run_fini(struct run *r);
 /* Of --threads and --kv, which getopt knows as 't' and 'k'. */
 #define RUN_HELP                                                                                             \
     "  --threads N       threads to compute with (default: all cores)\n"                                     \
-    "  --kv f32|f16      numbers the cache of keys and values holds (default f32)\n"
+    "  --kv TYPE         numbers the cache of keys and values holds: f32, f16, bf16,\n"                       \
+    "                    q8 or q4 (default f32)\n"
 
 /* Takes the value of --threads ('t') or --kv ('k'); returns 0, or EXIT_USAGE after saying what is wrong. */
 int run_take_option(struct run *r, const char *command, int option, const char *value);

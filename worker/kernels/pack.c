@@ -1,0 +1,459 @@
+/* Packing: a super-block of a row at a time becomes 256 unsigned quants and its scales; a group's quants are
+ * turned from rows into lines, and lines of less than eight bits are pressed together. */
+#include <assert.h>
+#include <string.h>
+
+#include "worker/kernels/blocks.h"
+#include "worker/kernels/half.h"
+#include "worker/kernels/packed_layout.h"
+
+/* iq4_values + 128, and twice the 4-bit floats + 12: as quants with an offset. */
+static const uint8_t iq4_quants[16] = { 1,   24,  45,  63,  79,  93,  106, 118,
+                                        129, 141, 153, 166, 181, 197, 217, 241 };
+static const uint8_t mxfp4_quants[16] = { 12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0 };
+
+static const struct pack_format formats[WEIGHT_TYPES] = {
+    [WEIGHT_F32] = { .lines = LINES_FLOAT },
+    [WEIGHT_F16] = { .lines = LINES_FLOAT },
+    [WEIGHT_BF16] = { .lines = LINES_FLOAT },
+    [WEIGHT_Q4_0] = { LINES_4, SCALES_HALF, 8 },
+    [WEIGHT_Q4_1] = { LINES_4, SCALES_HALF_MIN, 0, NULL },
+    [WEIGHT_Q5_0] = { LINES_5, SCALES_HALF, 16, NULL },
+    [WEIGHT_Q5_1] = { LINES_5, SCALES_HALF_MIN, 0, NULL },
+    [WEIGHT_Q8_0] = { LINES_8, SCALES_HALF, 128, NULL },
+    [WEIGHT_Q2_K] = { LINES_2, SCALES_NIBBLE_MIN, 0, NULL },
+    [WEIGHT_Q3_K] = { LINES_3, SCALES_SIX_16, 4, NULL },
+    [WEIGHT_Q4_K] = { LINES_4, SCALES_SIX_MIN, 0, NULL },
+    [WEIGHT_Q5_K] = { LINES_5, SCALES_SIX_MIN, 0, NULL },
+    [WEIGHT_Q6_K] = { LINES_6, SCALES_BYTE_16, 32, NULL },
+    [WEIGHT_Q8_K] = { LINES_8, SCALES_WHOLE, 128, NULL },
+    [WEIGHT_IQ4_NL] = { LINES_TABLE, SCALES_HALF, 128, iq4_quants },
+    [WEIGHT_IQ4_XS] = { LINES_TABLE, SCALES_SIX_32, 128, iq4_quants },
+    [WEIGHT_TQ1_0] = { LINES_2, SCALES_WHOLE, 1, NULL },
+    [WEIGHT_TQ2_0] = { LINES_2, SCALES_WHOLE, 1, NULL },
+    [WEIGHT_MXFP4] = { LINES_TABLE, SCALES_BF16, 12, mxfp4_quants },
+};
+
+const struct pack_format *pack_format(enum weight_type type)
+{
+    return &formats[type];
+}
+
+bool packed_wants_blocks(enum weight_type type)
+{
+    return formats[type].lines != LINES_FLOAT;
+}
+
+size_t packed_group_size(enum weight_type type, int n)
+{
+    const struct pack_format *f = &formats[type];
+    int whole = n / PACK_K, rest = blocks_in(n, whole);
+    if (f->lines == LINES_NONE)
+        return 0;
+    if (f->lines == LINES_FLOAT)
+        return (size_t)PACK_ROWS * weight_row_bytes(type, (uint64_t)n);
+    return (size_t)whole * super_block_size(f, PACK_BLOCKS) + (rest ? super_block_size(f, rest) : 0);
+}
+
+uint64_t packed_size(enum weight_type type, int n_rows, int n)
+{
+    uint64_t groups = ((uint64_t)n_rows + PACK_ROWS - 1) / PACK_ROWS;
+    return groups * packed_group_size(type, n);
+}
+
+/* --- a row's super-block as quants and scales --- */
+
+struct row_block {
+    uint8_t q[PACK_K];
+    uint16_t half[PACK_BLOCKS], half_min[PACK_BLOCKS]; /* f16 or bf16 */
+    uint16_t scale, base;                              /* f16, of 256 */
+    float whole;
+    uint8_t sub[16];     /* scales of sub-blocks, as the format has them */
+    uint8_t sub_min[16]; /* minima of sub-blocks */
+};
+
+static void read_nibbles(uint8_t *q, const uint8_t *bytes)
+{
+    for (int i = 0; i < 16; i++) {
+        q[i] = bytes[i] & 15;
+        q[i + 16] = bytes[i] >> 4;
+    }
+}
+
+static void add_fifth_bits(uint8_t *q, const uint8_t *high)
+{
+    for (int i = 0; i < 32; i++)
+        q[i] |= (uint8_t)((high[i / 8] >> i % 8 & 1) << 4);
+}
+
+static void read_short_block(struct row_block *out, int b, enum weight_type type, const void *block)
+{
+    uint8_t *q = out->q + 32 * b;
+    switch (type) {
+    case WEIGHT_Q8_0: {
+        const struct block_q8_0 *in = block;
+        out->half[b] = in->scale;
+        for (int i = 0; i < 32; i++)
+            q[i] = (uint8_t)in->q[i] ^ 0x80;
+        break;
+    }
+    case WEIGHT_Q4_0: {
+        const struct block_q4_0 *in = block;
+        out->half[b] = in->scale;
+        read_nibbles(q, in->q);
+        break;
+    }
+    case WEIGHT_Q4_1: {
+        const struct block_q4_1 *in = block;
+        out->half[b] = in->scale;
+        out->half_min[b] = in->base;
+        read_nibbles(q, in->q);
+        break;
+    }
+    case WEIGHT_Q5_0: {
+        const struct block_q5_0 *in = block;
+        out->half[b] = in->scale;
+        read_nibbles(q, in->q);
+        add_fifth_bits(q, in->high);
+        break;
+    }
+    case WEIGHT_Q5_1: {
+        const struct block_q5_1 *in = block;
+        out->half[b] = in->scale;
+        out->half_min[b] = in->base;
+        read_nibbles(q, in->q);
+        add_fifth_bits(q, in->high);
+        break;
+    }
+    case WEIGHT_IQ4_NL: {
+        const struct block_iq4_nl *in = block;
+        out->half[b] = in->scale;
+        read_nibbles(q, in->q);
+        break;
+    }
+    case WEIGHT_MXFP4: {
+        const struct block_mxfp4 *in = block;
+        out->half[b] = (uint16_t)(bits_of_float(mxfp4_scale(in->exponent)) >> 16);
+        read_nibbles(q, in->q);
+        break;
+    }
+    default:
+        assert(false);
+    }
+}
+
+/* Bits 2 * (i / 32) up of byte i % 32, of each half of 128. */
+static void read_two_bits(uint8_t *q, const uint8_t *bytes)
+{
+    for (int half = 0; half < 2; half++)
+        for (int layer = 0; layer < 4; layer++)
+            for (int i = 0; i < 32; i++)
+                q[128 * half + 32 * layer + i] = bytes[32 * half + i] >> 2 * layer & 3;
+}
+
+static void read_nibble_pairs(uint8_t *q, const uint8_t *bytes)
+{
+    for (int p = 0; p < 4; p++)
+        for (int i = 0; i < 32; i++) {
+            q[64 * p + i] = bytes[32 * p + i] & 15;
+            q[64 * p + 32 + i] = bytes[32 * p + i] >> 4;
+        }
+}
+
+/* The scales and minima of Q4_K and Q5_K; see unpack_pair in blocks_k.c. */
+static void read_six_pairs(struct row_block *out, const uint8_t *sub)
+{
+    for (int s = 0; s < 4; s++) {
+        out->sub[s] = sub[s] & 63;
+        out->sub_min[s] = sub[s + 4] & 63;
+        out->sub[s + 4] = (uint8_t)((sub[s + 8] & 15) | sub[s] >> 6 << 4);
+        out->sub_min[s + 4] = (uint8_t)(sub[s + 8] >> 4 | sub[s + 4] >> 6 << 4);
+    }
+}
+
+static void read_q6_k(struct row_block *out, const struct block_q6_k *in)
+{
+    out->scale = in->scale;
+    memcpy(out->sub, in->sub, 16);
+    for (int half = 0; half < 2; half++) {
+        uint8_t *q = out->q + 128 * half;
+        const uint8_t *low = in->low + 64 * half, *high = in->high + 32 * half;
+        for (int i = 0; i < 32; i++) {
+            q[i] = (uint8_t)((low[i] & 15) | (high[i] & 3) << 4);
+            q[i + 32] = (uint8_t)((low[i + 32] & 15) | (high[i] >> 2 & 3) << 4);
+            q[i + 64] = (uint8_t)(low[i] >> 4 | (high[i] >> 4 & 3) << 4);
+            q[i + 96] = (uint8_t)(low[i + 32] >> 4 | (high[i] >> 6 & 3) << 4);
+        }
+    }
+}
+
+static void read_q3_k(struct row_block *out, const struct block_q3_k *in)
+{
+    out->scale = in->scale;
+    read_two_bits(out->q, in->q);
+    for (int layer = 0; layer < 8; layer++)
+        for (int i = 0; i < 32; i++)
+            out->q[32 * layer + i] |= (uint8_t)((in->high[i] >> layer & 1) << 2);
+    for (int s = 0; s < 16; s++) {
+        int low = s < 8 ? in->sub[s] & 15 : in->sub[s - 8] >> 4;
+        int high = in->sub[8 + s % 4] >> s / 4 * 2 & 3;
+        out->sub[s] = (uint8_t)(low | high << 4);
+    }
+}
+
+static void read_long_block(struct row_block *out, enum weight_type type, const void *block)
+{
+    switch (type) {
+    case WEIGHT_Q2_K: {
+        const struct block_q2_k *in = block;
+        out->scale = in->scale;
+        out->base = in->base;
+        memcpy(out->sub, in->sub, 16);
+        read_two_bits(out->q, in->q);
+        break;
+    }
+    case WEIGHT_Q3_K:
+        read_q3_k(out, block);
+        break;
+    case WEIGHT_Q4_K: {
+        const struct block_q4_k *in = block;
+        out->scale = in->scale;
+        out->base = in->base;
+        read_six_pairs(out, in->sub);
+        read_nibble_pairs(out->q, in->q);
+        break;
+    }
+    case WEIGHT_Q5_K: {
+        const struct block_q5_k *in = block;
+        out->scale = in->scale;
+        out->base = in->base;
+        read_six_pairs(out, in->sub);
+        read_nibble_pairs(out->q, in->q);
+        for (int layer = 0; layer < 8; layer++)
+            for (int i = 0; i < 32; i++)
+                out->q[32 * layer + i] |= (uint8_t)((in->high[i] >> layer & 1) << 4);
+        break;
+    }
+    case WEIGHT_Q6_K:
+        read_q6_k(out, block);
+        break;
+    case WEIGHT_IQ4_XS: {
+        const struct block_iq4_xs *in = block;
+        out->scale = in->scale;
+        for (int s = 0; s < 8; s++) {
+            out->sub[s] = (uint8_t)((in->sub_low[s / 2] >> s % 2 * 4 & 15) | (in->sub_high >> 2 * s & 3) << 4);
+            read_nibbles(out->q + 32 * s, in->q + 16 * s);
+        }
+        break;
+    }
+    case WEIGHT_Q8_K: {
+        const struct block_q8_k *in = block;
+        memcpy(&out->whole, &in->scale, sizeof out->whole);
+        for (int i = 0; i < 256; i++)
+            out->q[i] = (uint8_t)in->q[i] ^ 0x80;
+        break;
+    }
+    case WEIGHT_TQ1_0:
+    case WEIGHT_TQ2_0: {
+        /* Few files have these: by way of the numbers, in units of the scale. */
+        float x[PACK_K];
+        union {
+            struct block_tq1_0 tq1;
+            struct block_tq2_0 tq2;
+        } unit;
+        if (type == WEIGHT_TQ1_0) {
+            memcpy(&unit.tq1, block, sizeof unit.tq1);
+            out->whole = float_of_half(unit.tq1.scale);
+            unit.tq1.scale = 0x3c00;
+            dequantise_tq1_0(x, &unit, PACK_K);
+        } else {
+            memcpy(&unit.tq2, block, sizeof unit.tq2);
+            out->whole = float_of_half(unit.tq2.scale);
+            unit.tq2.scale = 0x3c00;
+            dequantise_tq2_0(x, &unit, PACK_K);
+        }
+        for (int i = 0; i < PACK_K; i++)
+            out->q[i] = (uint8_t)(x[i] + 1);
+        break;
+    }
+    default:
+        assert(false);
+    }
+}
+
+/* --- scales into their places --- */
+
+static void put_half(uint8_t *at, int row, uint16_t half)
+{
+    memcpy(at + 2 * row, &half, sizeof half);
+}
+
+/* Dword d of a row among `per_row` of them: vectors of sixteen rows, each with its dwords one after the
+ * other. */
+static uint8_t *dword_place(uint8_t *at, int row, int d, int per_row)
+{
+    return at + ((row / 16 * per_row + d) * 16 + row % 16) * 4;
+}
+
+/* Sixteen fields of six bits in three dwords. A dword's halves hold fields 2p and 2p + 1 of a pair, so that a
+ * mask and at most one shift give a pair as two 16-bit numbers: twelve fields in the low twelve bits of the
+ * halves, the last four in what is left at their tops. */
+static void put_six_fields(uint8_t *at, int row, const uint8_t field[16])
+{
+    uint32_t d[3];
+    for (int i = 0; i < 3; i++)
+        d[i] = (uint32_t)field[4 * i] | (uint32_t)field[4 * i + 1] << 16 | (uint32_t)field[4 * i + 2] << 6 |
+               (uint32_t)field[4 * i + 3] << 22;
+    d[0] |= (uint32_t)(field[12] & 15) << 12 | (uint32_t)(field[13] & 15) << 28;
+    d[1] |= (uint32_t)(field[14] & 15) << 12 | (uint32_t)(field[15] & 15) << 28;
+    d[2] |= (uint32_t)(field[12] >> 4) << 12 | (uint32_t)(field[13] >> 4) << 28 |
+            (uint32_t)(field[14] >> 4) << 14 | (uint32_t)(field[15] >> 4) << 30;
+    for (int i = 0; i < 3; i++)
+        memcpy(dword_place(at, row, i, 3), &d[i], 4);
+}
+
+static void put_scales(uint8_t *at, enum scale_kind kind, int row, int blocks, const struct row_block *in)
+{
+    uint8_t field[16];
+    switch (kind) {
+    case SCALES_HALF:
+    case SCALES_BF16:
+        for (int b = 0; b < blocks; b++)
+            put_half(at + b * 64, row, in->half[b]);
+        break;
+    case SCALES_HALF_MIN:
+        for (int b = 0; b < blocks; b++) {
+            put_half(at + b * 128, row, in->half[b]);
+            put_half(at + b * 128 + 64, row, in->half_min[b]);
+        }
+        break;
+    case SCALES_WHOLE:
+        memcpy(at + 4 * row, &in->whole, sizeof in->whole);
+        break;
+    case SCALES_SIX_MIN:
+        memcpy(field, in->sub, 8);
+        memcpy(field + 8, in->sub_min, 8);
+        put_six_fields(at, row, field);
+        put_half(at + 6 * 64, row, in->scale);
+        put_half(at + 7 * 64, row, in->base);
+        break;
+    case SCALES_SIX_32:
+        for (int i = 0; i < 2; i++) {
+            const uint8_t *s = in->sub + 4 * i;
+            uint32_t d = (uint32_t)s[0] | (uint32_t)s[1] << 16 | (uint32_t)s[2] << 6 | (uint32_t)s[3] << 22;
+            memcpy(dword_place(at, row, i, 2), &d, 4);
+        }
+        put_half(at + 4 * 64, row, in->scale);
+        break;
+    case SCALES_SIX_16:
+        put_six_fields(at, row, in->sub);
+        put_half(at + 6 * 64, row, in->scale);
+        break;
+    case SCALES_BYTE_16:
+    case SCALES_NIBBLE_MIN:
+        for (int i = 0; i < 4; i++)
+            memcpy(dword_place(at, row, i, 4), in->sub + 4 * i, 4);
+        put_half(at + 8 * 64, row, in->scale);
+        if (kind == SCALES_NIBBLE_MIN)
+            put_half(at + 9 * 64, row, in->base);
+        break;
+    }
+}
+
+/* --- quants into lines --- */
+
+/* out byte i = in byte i of up to eight lines, `bits` bits of each from bit `from` up, the first lowest */
+static void press(uint8_t *out, const uint8_t (*lines)[GROUP_LINE], int n_lines, int step, int from, int bits)
+{
+    memset(out, 0, GROUP_LINE);
+    for (int l = 0; l < n_lines; l++) {
+        const uint8_t *in = lines[l * step];
+        for (int i = 0; i < GROUP_LINE; i++)
+            out[i] |= (uint8_t)((in[i] >> from & ((1 << bits) - 1)) << bits * l);
+    }
+}
+
+static void put_lines(uint8_t *at, enum line_kind kind, int blocks, const uint8_t (*lines)[GROUP_LINE])
+{
+    int high_from = kind == LINES_3 ? 2 : 4;
+    if (kind == LINES_8) {
+        memcpy(at, lines, (size_t)blocks * 8 * GROUP_LINE);
+        return;
+    }
+    if (kind == LINES_5 || kind == LINES_3)
+        for (int b = 0; b < blocks; b++, at += GROUP_LINE)
+            press(at, lines + 8 * b, 8, 1, high_from, 1);
+    if (kind == LINES_6)
+        for (int h = 0; h < 2 * blocks; h++, at += GROUP_LINE)
+            press(at, lines + 4 * h, 4, 1, 4, 2);
+    if (kind == LINES_3 || kind == LINES_2) {
+        for (int h = 0; h < 2 * blocks; h++, at += GROUP_LINE)
+            press(at, lines + 4 * h, 4, 1, 0, 2);
+        return;
+    }
+    for (int p = 0; 2 * p < blocks; p++)
+        for (int i = 0; i < 8; i++, at += GROUP_LINE)
+            press(at, lines + 16 * p + i, 2 * p + 1 < blocks ? 2 : 1, 8, 0, 4);
+}
+
+/* One super-block of up to 32 rows; the others become 0. */
+static void pack_super_block(uint8_t *out, enum weight_type type, const char *rows, size_t row_bytes,
+                             int n_rows, int blocks)
+{
+    const struct pack_format *f = &formats[type];
+    uint8_t lines[PACK_K / 4][GROUP_LINE];
+    struct row_block row = { 0 };
+    bool is_long = weight_info(type)->block_len == PACK_K;
+
+    memset(out, 0, scales_size(f->scales, blocks));
+    if (n_rows < PACK_ROWS)
+        memset(lines, 0, sizeof lines);
+    for (int r = 0; r < n_rows; r++) {
+        const char *in = rows + (size_t)r * row_bytes;
+        if (is_long)
+            read_long_block(&row, type, in);
+        else
+            for (int b = 0; b < blocks; b++)
+                read_short_block(&row, b, type, in + b * weight_info(type)->block_bytes);
+        put_scales(out, f->scales, r, blocks, &row);
+        for (int i = 0; i < 8 * blocks; i++)
+            memcpy(lines[i] + 4 * r, row.q + 4 * i, 4);
+    }
+    put_lines(out + scales_size(f->scales, blocks), f->lines, blocks, (const uint8_t(*)[GROUP_LINE])lines);
+}
+
+/* [n][32] elements; those of rows that are not there become 0. */
+static void pack_floats(char *out, const char *rows, size_t element, int n, int n_rows)
+{
+    size_t row_bytes = (size_t)n * element;
+    if (n_rows < PACK_ROWS)
+        memset(out, 0, row_bytes * PACK_ROWS);
+    for (int r = 0; r < n_rows; r++)
+        for (int i = 0; i < n; i++)
+            memcpy(out + ((size_t)i * PACK_ROWS + (size_t)r) * element,
+                   rows + (size_t)r * row_bytes + (size_t)i * element, element);
+}
+
+static void pack_group(uint8_t *out, enum weight_type type, const char *rows, int n, int n_rows)
+{
+    size_t row_bytes = weight_row_bytes(type, (uint64_t)n);
+    if (formats[type].lines == LINES_FLOAT) {
+        pack_floats((char *)out, rows, type == WEIGHT_F32 ? 4 : 2, n, n_rows);
+        return;
+    }
+    for (int s = 0; s < packed_super_blocks(n); s++) {
+        int blocks = blocks_in(n, s);
+        pack_super_block(out, type, rows + weight_row_bytes(type, (uint64_t)s * PACK_K), row_bytes, n_rows,
+                         blocks);
+        out += super_block_size(&formats[type], blocks);
+    }
+}
+
+void pack_rows(void *packed, enum weight_type type, const void *rows, int n, int first, int last)
+{
+    size_t row_bytes = weight_row_bytes(type, (uint64_t)n), group_bytes = packed_group_size(type, n);
+    assert(first % PACK_ROWS == 0);
+    for (int i = first; i < last; i += PACK_ROWS)
+        pack_group((uint8_t *)packed + (size_t)(i / PACK_ROWS) * group_bytes, type,
+                   (const char *)rows + (size_t)i * row_bytes, n, last - i < PACK_ROWS ? last - i : PACK_ROWS);
+}

@@ -1,0 +1,158 @@
+/* Packed products: weights are walked once, front to back; each super-block meets all rows of activations, cut
+ * into near-equal tiles, before the next one is touched. */
+#include <string.h>
+
+#include "worker/kernels/packed_level.h"
+
+/* Rows whose totals are kept at a time: 64 KB of stack. */
+enum { MAX_CHUNK = 512 };
+
+/* From this many rows on it pays to multiply the scales with every level beforehand. */
+enum { LEVELLED_FROM = 48 };
+
+/* How far ahead of the super-block at hand memory is asked for. */
+enum { PREFETCH_AHEAD = 8192 };
+
+/* Up to this many rows tiles unpack quants by themselves; with more it pays to expand them once for all. */
+enum { UNPACKED_UP_TO = 12 };
+
+static enum tile_kind tile_kind(enum scale_kind kind)
+{
+    switch (kind) {
+    case SCALES_HALF_MIN:
+        return PER_32_FLOATS;
+    case SCALES_SIX_MIN:
+        return PER_32_PAIRS;
+    case SCALES_SIX_16:
+    case SCALES_BYTE_16:
+        return PER_16;
+    case SCALES_NIBBLE_MIN:
+        return PER_16_PAIRS;
+    default:
+        return PER_32;
+    }
+}
+
+static void multiply_levels(struct expanded *e, int n_scales)
+{
+    for (int l = 0; l < PACK_LEVELS; l++)
+        for (int s = 0; s < n_scales; s++)
+            for (int r = 0; r < PACK_ROWS; r++)
+                e->levelled[l][s][r] = e->scale[s][r] * (float)(l + 1);
+}
+
+/* Walks n rows in near-equal tiles of at most max. */
+struct tile_walk {
+    int n, n_tiles, tile;
+};
+
+static int next_tile(struct tile_walk *w, int *row)
+{
+    if (w->tile == w->n_tiles)
+        return 0;
+    *row = (int)((int64_t)w->n * w->tile / w->n_tiles);
+    w->tile++;
+    return (int)((int64_t)w->n * w->tile / w->n_tiles) - *row;
+}
+
+static struct tile_walk walk_tiles(int n, int max)
+{
+    return (struct tile_walk){ n, (n + max - 1) / max, 0 };
+}
+
+/* Rows r..r+n-1 of activations times one group of weights. */
+static void multiply_group(const struct packed_level *level, const struct pack_format *f, const uint8_t *group,
+                           const struct activations *a, int r, int n, float (*totals)[PACK_ROWS])
+{
+    struct expanded e;
+    enum tile_kind kind = tile_kind(f->scales);
+    bool is_levelled = n >= LEVELLED_FROM;
+    bool is_expanded = f->lines != LINES_8 && (n > UNPACKED_UP_TO || !level->tiles[f->lines][kind][0]);
+    packed_tile *const *tiles = is_levelled ? level->levelled_tiles[kind]
+                                            : level->tiles[is_expanded ? LINES_8 : f->lines][kind];
+
+    for (int s = 0; s < packed_super_blocks(a->n); s++) {
+        int blocks = blocks_in(a->n, s), row, count;
+        size_t bytes = super_block_size(f, blocks);
+        const struct activation_block *rows = a->blocks + (size_t)s * a->block_stride + r;
+        struct tile_walk walk = walk_tiles(n, level->max_tile);
+        int n_prefetch = (int)(bytes / LINE) / (blocks * walk.n_tiles) + 1;
+        struct tile_facts facts = {
+            .lines = group + scales_size(f->scales, blocks),
+            .kind = f->lines,
+            .table = f->table,
+            .blocks = blocks,
+            .offset = f->offset,
+            .n_prefetch = n_prefetch,
+            .prefetch = group + PREFETCH_AHEAD,
+        };
+
+        level->expand_scales(&e, f->scales, blocks, group);
+        if (is_expanded) {
+            level->expand_lines(&e, f, blocks, facts.lines);
+            facts.lines = e.buffer[0];
+        }
+        if (is_levelled)
+            multiply_levels(&e, has_scales_per_16(f->scales) ? 2 * blocks : blocks);
+        while ((count = next_tile(&walk, &row))) {
+            tiles[count - 1](totals + row, &e, &facts, rows + row);
+            facts.prefetch += n_prefetch * blocks * LINE;
+        }
+        group += bytes;
+    }
+}
+
+static void multiply_float_group(const struct packed_level *level, enum weight_type type, const char *group,
+                                 const struct activations *a, int r, int n, float (*totals)[PACK_ROWS])
+{
+    size_t element = type == WEIGHT_F32 ? 4 : 2;
+    packed_float_tile *const *tiles = type == WEIGHT_F32   ? level->f32_tiles
+                                      : type == WEIGHT_F16 ? level->f16_tiles
+                                                           : level->bf16_tiles;
+    for (int k = 0; k < a->n; k += PACK_K) {
+        int part = a->n - k < PACK_K ? a->n - k : PACK_K;
+        const float *x = a->x + (size_t)r * a->stride + k;
+        struct tile_walk walk = walk_tiles(n, level->max_tile);
+        int row, count;
+        while ((count = next_tile(&walk, &row)))
+            tiles[count - 1](totals + row, group, part, x + (size_t)row * a->stride, a->stride);
+        group += (size_t)part * PACK_ROWS * element;
+    }
+}
+
+static void store_totals(float *out, const float (*totals)[PACK_ROWS], int planes, int width)
+{
+    for (int i = 0; i < width; i++)
+        out[i] = planes == 2 ? totals[0][i] + totals[1][i] : totals[0][i];
+}
+
+void packed_multiply(const struct packed_level *level, enum weight_type type, float *out, size_t out_stride,
+                     const void *packed, int first, int last, const struct activations *a)
+{
+    const struct pack_format *f = pack_format(type);
+    size_t group_bytes = packed_group_size(type, a->n);
+    int planes = f->lines == LINES_FLOAT ? 1 : a->planes, chunk = MAX_CHUNK / planes;
+    float totals[MAX_CHUNK][PACK_ROWS] __attribute__((aligned(64)));
+
+    for (int r = 0; r < a->n_rows; r += chunk) {
+        int n = a->n_rows - r < chunk ? a->n_rows - r : chunk;
+        for (int i = first; i < last; i += PACK_ROWS) {
+            const uint8_t *group = (const uint8_t *)packed + (size_t)(i / PACK_ROWS) * group_bytes;
+            memset(totals, 0, (size_t)(n * planes) * sizeof *totals);
+            if (f->lines == LINES_FLOAT)
+                multiply_float_group(level, type, (const char *)group, a, r, n, totals);
+            else
+                multiply_group(level, f, group, a, r * planes, n * planes, totals);
+            for (int row = 0; row < n; row++)
+                store_totals(out + (size_t)(r + row) * out_stride + i,
+                             (const float(*)[PACK_ROWS])totals + row * planes, planes,
+                             last - i < PACK_ROWS ? last - i : PACK_ROWS);
+        }
+    }
+}
+
+void packed_quantise(const struct packed_level *level, struct activation_block *out, size_t stride, int planes,
+                     const float *x, int n)
+{
+    level->quantise(out, stride, planes, x, n);
+}
