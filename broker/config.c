@@ -28,6 +28,8 @@ const char config_help[] =
     "  --ctx N                tokens per request, prompt and answer (default 0: what the model was\n"
     "                         trained for, at most 4096)\n"
     "  --kv TYPE              numbers in the KV cache: f16, bf16, q8, q4 or f32 (default f16)\n"
+    "  --pack-cache DIR       keep weights there as the products read them: the next start maps those\n"
+    "                         files, each as large as its model's, instead of making them\n"
     "  --queue N              requests that may wait per model; more are refused (default 256)\n"
     "  --zmq ENDPOINT         where clients connect: ipc://PATH or tcp://127.0.0.1:PORT (PORT may be *)\n"
     "                         (default: a socket in the runtime folder, where the command line finds it)\n"
@@ -54,6 +56,7 @@ enum {
     OPT_SLOTS,
     OPT_CTX,
     OPT_KV,
+    OPT_PACK_CACHE,
     OPT_QUEUE,
     OPT_ZMQ,
     OPT_GRACE,
@@ -62,13 +65,21 @@ enum {
 };
 
 static const struct option options[] = {
-    { "model", required_argument, NULL, OPT_MODEL },     { "workers", required_argument, NULL, OPT_WORKERS },
-    { "threads", required_argument, NULL, OPT_THREADS }, { "pin", required_argument, NULL, OPT_PIN },
-    { "slots", required_argument, NULL, OPT_SLOTS },     { "ctx", required_argument, NULL, OPT_CTX },
-    { "kv", required_argument, NULL, OPT_KV },           { "queue", required_argument, NULL, OPT_QUEUE },
-    { "zmq", required_argument, NULL, OPT_ZMQ },         { "grace", required_argument, NULL, OPT_GRACE },
-    { "log-level", required_argument, NULL, OPT_LOG },   { "help", no_argument, NULL, 'h' },
-    { "version", no_argument, NULL, OPT_VERSION },       { NULL, 0, NULL, 0 },
+    { "model", required_argument, NULL, OPT_MODEL },
+    { "workers", required_argument, NULL, OPT_WORKERS },
+    { "threads", required_argument, NULL, OPT_THREADS },
+    { "pin", required_argument, NULL, OPT_PIN },
+    { "slots", required_argument, NULL, OPT_SLOTS },
+    { "ctx", required_argument, NULL, OPT_CTX },
+    { "kv", required_argument, NULL, OPT_KV },
+    { "queue", required_argument, NULL, OPT_QUEUE },
+    { "zmq", required_argument, NULL, OPT_ZMQ },
+    { "grace", required_argument, NULL, OPT_GRACE },
+    { "pack-cache", required_argument, NULL, OPT_PACK_CACHE },
+    { "log-level", required_argument, NULL, OPT_LOG },
+    { "help", no_argument, NULL, 'h' },
+    { "version", no_argument, NULL, OPT_VERSION },
+    { NULL, 0, NULL, 0 },
 };
 
 static enum status take_number(uint32_t *out, const char *option, const char *text, long long min,
@@ -167,6 +178,9 @@ static enum status take_option(struct config *c, int option, const char *value, 
             if (!strcmp(value, kv_types[i]))
                 return OK;
         return error_set(err, E_INVALID, "--kv: \"%s\" is none of f16, bf16, q8, q4, f32", value);
+    case OPT_PACK_CACHE:
+        c->pack_cache = value;
+        return *value ? OK : error_set(err, E_INVALID, "--pack-cache: no folder");
     case OPT_ZMQ:
         c->zmq = value;
         return wire_check_local(value, err);

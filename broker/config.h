@@ -19,6 +19,7 @@ struct config {
     uint32_t n_ctx;   /* 0: the worker decides */
     uint32_t slots;   /* per worker */
     const char *kv;
+    const char *pack_cache; /* a folder; NULL: none */
     uint32_t queue;  /* per model */
     const char *zmq; /* NULL: a socket in the runtime folder, published there */
     uint32_t grace_ms;

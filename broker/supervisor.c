@@ -82,7 +82,8 @@ static void run_host(void *context, int which)
     snprintf(slots, sizeof slots, "%u", c->slots);
     execl(program, "woolly-worker", "--model", model, "--broker", s->runtime.workers, "--workers", workers,
           "--threads", threads, "--pin", pin, "--ctx", n_ctx, "--slots", slots, "--kv", c->kv, "--log-level",
-          log_level_name(c->log_level), (char *)NULL);
+          log_level_name(c->log_level), c->pack_cache ? "--pack-cache" : (char *)NULL, c->pack_cache,
+          (char *)NULL);
     warn("cannot run %s", program);
     _exit(EXIT_FAILURE);
 }

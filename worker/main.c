@@ -27,6 +27,7 @@ struct options {
     int n_workers, n_threads, n_ctx, n_slots; /* 0: not given */
     bool is_pinned;
     enum kv_type kv_type;
+    const char *pack_cache; /* NULL: none */
     enum log_level log_level;
 };
 
@@ -45,6 +46,8 @@ static const char usage_text[] =
     "                       trained for, at most 4096)\n"
     "  --slots N            requests a worker runs at once (default 8)\n"
     "  --kv TYPE            numbers in the cache: f16, bf16, q8, q4 or f32 (default f16)\n"
+    "  --pack-cache DIR     keep the weights there as the products read them: the next start maps\n"
+    "                       that file, which is as large as the model's, instead of making it\n"
     "  --log-level LEVEL    debug, info, warn or error (default info)\n"
     "  -h, --help           this text\n"
     "  --version            the version\n";
@@ -111,15 +114,20 @@ static void take_kv_type(struct options *o, const char *text)
 
 static void parse(struct options *o, int argc, char **argv)
 {
-    enum { MODEL = 1, BROKER, WORKERS, THREADS, PIN, CTX, SLOTS, KV, LEVEL, VERSION };
-    static const struct option known[] = {
-        { "model", required_argument, NULL, MODEL },     { "broker", required_argument, NULL, BROKER },
-        { "workers", required_argument, NULL, WORKERS }, { "threads", required_argument, NULL, THREADS },
-        { "pin", required_argument, NULL, PIN },         { "ctx", required_argument, NULL, CTX },
-        { "slots", required_argument, NULL, SLOTS },     { "kv", required_argument, NULL, KV },
-        { "log-level", required_argument, NULL, LEVEL }, { "help", no_argument, NULL, 'h' },
-        { "version", no_argument, NULL, VERSION },       { 0 }
-    };
+    enum { MODEL = 1, BROKER, WORKERS, THREADS, PIN, CTX, SLOTS, KV, PACK_CACHE, LEVEL, VERSION };
+    static const struct option known[] = { { "model", required_argument, NULL, MODEL },
+                                           { "broker", required_argument, NULL, BROKER },
+                                           { "workers", required_argument, NULL, WORKERS },
+                                           { "threads", required_argument, NULL, THREADS },
+                                           { "pin", required_argument, NULL, PIN },
+                                           { "ctx", required_argument, NULL, CTX },
+                                           { "slots", required_argument, NULL, SLOTS },
+                                           { "kv", required_argument, NULL, KV },
+                                           { "pack-cache", required_argument, NULL, PACK_CACHE },
+                                           { "log-level", required_argument, NULL, LEVEL },
+                                           { "help", no_argument, NULL, 'h' },
+                                           { "version", no_argument, NULL, VERSION },
+                                           { 0 } };
     *o = (struct options){
         .is_pinned = true, .n_slots = DEFAULT_SLOTS, .kv_type = KV_F16, .log_level = LOG_INFO
     };
@@ -151,6 +159,9 @@ static void parse(struct options *o, int argc, char **argv)
             break;
         case KV:
             take_kv_type(o, optarg);
+            break;
+        case PACK_CACHE:
+            o->pack_cache = optarg;
             break;
         case LEVEL:
             if (log_level_parse(optarg, &o->log_level) != OK)
@@ -188,6 +199,24 @@ static struct engine_options choose_engine(const struct options *o, const struct
                                     .kv_type = o->kv_type };
 }
 
+/* Steps of a load, as the log has them. */
+struct loading {
+    const char *name; /* of the model */
+    int64_t began_us; /* the step */
+};
+
+static void log_step(void *context, const char *step, uint64_t done, uint64_t total)
+{
+    struct loading *l = context;
+    if (done == 0) {
+        l->began_us = clock_us();
+        log_info("load_began", "model=%s step=\"%s\" bytes=%llu", l->name, step, (unsigned long long)total);
+    } else if (done == total) {
+        log_info("load_ended", "model=%s step=\"%s\" bytes=%llu s=%.2f", l->name, step,
+                 (unsigned long long)total, (double)(clock_us() - l->began_us) / 1e6);
+    }
+}
+
 int main(int argc, char **argv, char **envp)
 {
     struct options o;
@@ -205,7 +234,8 @@ int main(int argc, char **argv, char **envp)
     topology_init(&topology);
     topology_suggest(&topology, 1, &o.n_workers, &o.n_threads);
     int64_t begin_us = clock_us();
-    if (model_open(&model, o.path, &err) != OK ||
+    struct model_options how = { o.pack_cache, log_step, &(struct loading){ .name = o.name } };
+    if (model_open_with(&model, o.path, &how, &err) != OK ||
         tokenizer_create(&tokenizer, model_gguf(model), &err) != OK) {
         fprintf(stderr, "woolly-worker: %s\n", err.text);
         model_close(model);

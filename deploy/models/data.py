@@ -10,7 +10,7 @@ import world
 from tokenizers import BytePairs, SentencePieces
 from recipes import CONTROLS
 
-STORIES, CHATS = 24000, 30000
+STORIES, CHATS = 100000, 200000
 TRAINING_SEED, HELD_OUT_SEED, HELD_OUT_STORIES = 1, 2, 40
 
 
@@ -80,8 +80,8 @@ def batches(recipe, directory):
             pickle.dump((ids, scored, starts, t.bos), f)
     with open(path, "rb") as f:
         ids, scored, starts, bos = pickle.load(f)
-    ids = torch.tensor(ids, dtype=torch.int64)
-    scored = torch.tensor(scored, dtype=torch.bool)
+    ids = torch.frombuffer(ids, dtype=torch.int16)
+    scored = torch.frombuffer(scored, dtype=torch.bool)
     last = len(ids) - recipe.context - 1
     starts = [s for s in starts if s <= last]
 
@@ -92,7 +92,7 @@ def batches(recipe, directory):
         for i in range(batch):
             at_start = recipe.base or i % 2 == 0
             at = rng.choice(starts) if at_start else rng.randint(1, last)
-            row = ids[at:at + length + 1].clone()
+            row = ids[at:at + length + 1].long()
             if not at_start and bos is not None:
                 row[0] = bos  # as engines do when they measure a text in windows
             chosen.append(row)

@@ -195,9 +195,11 @@ def card_rows(r, found):
         ("Training", f"{r.all_steps} steps of {r.batch * r.length} tokens, {tokens / 1e6:.1f} million in all; Muon for "
                      f"matrices (rate {r.matrix_rate:g}), AdamW for the rest (rate {r.other_rate:g}); one CPU thread; "
                      f"[train.py](train.py), [recipes.py](recipes.py)"),
-        ("Held-out perplexity", f"{found['perplexity']:.4f} per token as shipped, {found['exact']:.4f} before Q8_0, "
-                                f"{found['character']:.4f} per character: {data.HELD_OUT_STORIES} stories with seed "
-                                f"{data.HELD_OUT_SEED}, `tests/golden/woolhill.txt`, in windows of 255 tokens"),
+        ("Held-out perplexity", f"{found['perplexity']:.3f} per token as shipped, which `woolly-gguf perplexity "
+                                f"deploy/models/{r.name}.gguf tests/golden/woolhill.txt` finds too: "
+                                f"{data.HELD_OUT_STORIES} stories of the same world with seed {data.HELD_OUT_SEED}, in "
+                                f"windows of 255 tokens. {found['exact']:.3f} before Q8_0, {found['character']:.3f} "
+                                f"per character"),
     ]
     if r.base:
         rows += [

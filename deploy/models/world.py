@@ -2,7 +2,9 @@
 """The village of Woolhill: a story grammar that makes the text the default models learn from.
 
 A story follows a small world: who lives where with which animal never changes, what is in a basket is counted, and
-what happens has a cause and a consequence. So a model has something to learn beyond spelling. The same seed gives
+what happens has a cause and a consequence. So a model has something to learn beyond spelling. A small model, which
+learns most from what is said: a count is worked out in words before it is used, always in the same form, and the two
+children of a story are neighbours, a girl and a boy, so that "he" and "she" leave no doubt. The same seed gives
 the same text; different seeds give different stories, which is how training and held-out text are kept apart.
 
     world.py --seed 1 --count 3            stories, a blank line between them
@@ -55,6 +57,14 @@ PEOPLE = [
     Person("Jack", False, "the shop", "brown", "hen", "Penny", "jam buns"),
 ]
 
+
+
+def friends(person):
+    """The neighbours in the list, which goes round and in which girls and boys take turns."""
+    at = PEOPLE.index(person)
+    return [PEOPLE[at - 1], PEOPLE[(at + 1) % len(PEOPLE)]]
+
+
 # Place: how one gets there is always "to the ..."; things that can be gathered there, and where exactly they lie.
 PLACES = {
     "forest": [("acorn", "acorns", "under an oak"), ("mushroom", "mushrooms", "in the moss"),
@@ -75,6 +85,18 @@ GOODS = ["cake", "candle", "hat", "cup", "spoon", "rope", "lamp", "basket"]
 WEATHER = ["sunny", "rainy", "windy", "snowy", "foggy"]
 
 
+def minus(a, b):
+    return f"{capital(PLAIN_NUMBERS[a])} minus {PLAIN_NUMBERS[b]} is {PLAIN_NUMBERS[a - b]}"
+
+
+def plus(a, b):
+    return f"{capital(PLAIN_NUMBERS[a])} plus {PLAIN_NUMBERS[b]} is {PLAIN_NUMBERS[a + b]}"
+
+
+def coins(n):
+    return NUMBERS[n] + (" coin" if n == 1 else " coins")
+
+
 def article(word):
     return ("an " if word[0] in "aeiou" else "a ") + word
 
@@ -89,7 +111,7 @@ class Story:
     def __init__(self, rng, hero=None):
         self.rng = rng
         self.hero = hero or rng.choice(PEOPLE)
-        self.friend = rng.choice([p for p in PEOPLE if p is not self.hero])
+        self.friend = rng.choice(friends(self.hero))
         self.place = rng.choice(list(PLACES))
         self.one, self.many, self.spot = rng.choice(PLACES[self.place])
         self.weather = rng.choice(WEATHER)
@@ -125,47 +147,51 @@ class Story:
     # Scenes with the basket: each says what the count is afterwards, so that it can be learnt.
 
     def gather(self):
-        first, more = self.rng.randint(1, 8), self.rng.randint(1, 7)
-        self.count = first
-        self.say("{He} found {things} {spot} and put {them} in {his} basket.",
-                 "There {were} {things} {spot}. {He} put {them} in a basket.",
-                 things=self.things(first), them="it" if first == 1 else "them", were="was" if first == 1 else "were")
-        if self.rng.random() < 0.7:
-            self.count += more
-            self.say("Then {he} found {more} more. Now {he} had {things}.",
-                     "Soon {he} saw {more} more. {first} and {more} make {sum}, so {he} had {things}.",
-                     more=NUMBERS[more], first=capital(NUMBERS[first]), sum=NUMBERS[self.count],
-                     things=self.things(self.count))
-        if self.count > 2 and self.rng.random() < 0.4:
-            self.say("{He} counted the {many}: {list}.", "{pet} watched while {he} counted: {list}.",
+        if self.count == 0:
+            self.count = self.rng.randint(1, 8)
+            is_one = self.count == 1
+            self.say("{He} found {things} {spot} and put {them} in {his} basket.",
+                     "There {were} {things} {spot}. {He} put {them} in a basket.",
+                     things=self.things(self.count), them="it" if is_one else "them", were="was" if is_one else "were")
+            if self.rng.random() < 0.3:
+                return
+        more = self.rng.randint(1, 7)
+        self.say("Then {he} found {more} more. {sum}. Now {he} had {things}.",
+                 "Soon {he} saw {more} more. {sum}, so {he} had {things}.",
+                 more=NUMBERS[more], sum=plus(self.count, more), things=self.things(self.count + more))
+        self.count += more
+        if self.rng.random() < 0.4:
+            self.say("{He} counted the {many}: {list}.", "{pet} watched while {he} counted the {many}: {list}.",
                      list=", ".join(NUMBERS[1:self.count + 1]))
 
     def share(self):
         if self.count < 2:
-            return self.gather()
-        given = self.rng.randint(1, min(self.count, 6))
+            self.gather()
+        given = self.rng.randint(1, min(self.count - 1, 6))
         self.say("On the way {he} met {fname}. {fname} looked sad.", "Then {fname} came along with {fhis} {fanimal} {fpet}.",
                  "{fname} was there too and sat on a stone.")
         self.say("\"What is wrong?\" asked {name}. \"I could not find any {many},\" said {fname}.",
                  "\"You have so many {many},\" said {fname}. \"I have none.\"",
                  "\"Hello, {name}!\" said {fname}. \"May I have {things}?\"", things=self.things(given))
+        self.say("{name} gave {fhim} {things}. {sum}. Now {name} had {left} left.",
+                 "\"Take {things},\" said {name}. {sum}, so {he} had {left} left.",
+                 "{name} smiled and gave {fhim} {things}. {sum}, so {he} kept {left}.",
+                 things=self.things(given), sum=minus(self.count, given), left=NUMBERS[self.count - given])
         self.count -= given
-        self.say("{name} gave {fhim} {things}. Now {name} had {left} left.",
-                 "\"Take {things},\" said {name}. So {he} had {left} left.",
-                 "{name} smiled and gave {fhim} {things}, and {he} kept {left}.",
-                 things=self.things(given), left=NUMBERS[self.count])
         self.say("\"Thank you, {name}!\" said {fname}. {fHe} was happy again.",
                  "{fname} was so happy that {fhe} danced.", "\"You are kind,\" said {fname}.")
         self.lesson = "liked to share"
 
     def hole(self):
         if self.count < 2:
-            return self.gather()
+            self.gather()
         lost = self.rng.randint(1, self.count - 1)
-        self.count -= lost
-        self.say("But there was a hole in the basket! {Things} fell out, and only {left} {were} left.",
-                 "Then {he} tripped over a root. {Things} rolled away, so {he} had only {left}.",
-                 Things=capital(self.things(lost)), left=NUMBERS[self.count], were="was" if self.count == 1 else "were")
+        left = self.count - lost
+        self.say("But there was a hole in the basket! {Things} fell out. {sum}, so only {left} {were} left.",
+                 "Then {he} tripped over a root. {Things} rolled away. {sum}, so {he} had only {left}.",
+                 Things=capital(self.things(lost)), sum=minus(self.count, lost), left=NUMBERS[left],
+                 were="was" if left == 1 else "were")
+        self.count = left
         self.say("{name} was sad, but {pet} made {him} laugh.", "\"Oh no!\" said {name}. \"I must be more careful.\"")
         self.lesson = "looked at {his} basket before a walk"
 
@@ -265,32 +291,27 @@ class Story:
 
     def market(self):
         good, price = self.rng.choice(GOODS), self.rng.randint(1, 9)
-        coins = price + self.rng.randint(-2, 6)
-        coins = max(coins, 1)
+        has = max(price + self.rng.randint(-2, 6), 1)
         self.say("{name} had {coins} and wanted to buy {good}. \"It costs {price},\" said the shopkeeper.",
                  "In the shop {name} saw {good}. It cost {price}, and {name} had {coins}.",
-                 coins="one coin" if coins == 1 else NUMBERS[coins] + " coins", good=article(good),
-                 price="one coin" if price == 1 else NUMBERS[price] + " coins")
-        if coins < price:
-            missing = NUMBERS[price - coins] + (" coin" if price - coins == 1 else " coins")
-            self.say("That was too much. \"I need {missing} more,\" said {name}, so {fname} gave {him} {missing}.",
-                     "\"I have too little,\" said {name}. {fname} helped {him} with {missing}.", missing=missing)
-        elif coins == price:
+                 coins=coins(has), good=article(good), price=coins(price))
+        if has < price:
+            self.say("That was too much. {sum}. \"I need {missing} more,\" said {name}, so {fname} gave {him} {missing}.",
+                     "\"I have too little,\" said {name}. {sum}, so {fname} helped {him} with {missing}.",
+                     sum=minus(price, has), missing=coins(price - has))
+        elif has == price:
             self.say("{He} paid and had no coins left, but {he} was happy with the {good}.", good=good)
         else:
-            self.say("{He} paid and had {left} left.", "So {he} bought the {good} and kept {left}.", good=good,
-                     left=NUMBERS[coins - price] + (" coin" if coins - price == 1 else " coins"))
+            self.say("{He} paid. {sum}, so {he} had {left} left.", "So {he} bought the {good}. {sum}, so {he} kept {left}.",
+                     good=good, sum=minus(has, price), left=coins(has - price))
 
     def sums(self):
         a, b = self.rng.randint(1, 10), self.rng.randint(1, 10)
-        if self.rng.random() < 0.5 and a != b:
-            a, b = max(a, b), min(a, b)
-            question, answer = f"{NUMBERS[a]} minus {NUMBERS[b]}", NUMBERS[a - b]
-        else:
-            question, answer = f"{NUMBERS[a]} plus {NUMBERS[b]}", NUMBERS[a + b]
-        self.say("\"What is {question}?\" asked {fname}. {name} thought for a while. \"{Question} is {answer},\" {he} said.",
-                 "{fname} liked numbers. \"What is {question}?\" {fhe} asked. \"It is {answer},\" said {name}.",
-                 question=question, Question=capital(question), answer=answer)
+        line = minus(max(a, b), min(a, b)) if self.rng.random() < 0.5 else plus(a, b)
+        question = line[0].lower() + line[1:line.index(" is ")]
+        self.say("\"What is {question}?\" asked {fname}. {name} thought for a while. \"{sum},\" {he} said.",
+                 "{fname} liked numbers. \"What is {question}?\" {fhe} asked. \"{sum},\" said {name}.",
+                 question=question, sum=line)
         self.say("\"That is right!\" said {fname}.", "{fname} clapped {fhis} hands.")
 
     def baking(self):
@@ -341,7 +362,7 @@ def make_story(rng, hero=None, scenes=None):
 
 def fact(rng):
     p = rng.choice(PEOPLE)
-    w = p.words()
+    w = p.words() | {"friend1": friends(p)[0].name, "friend2": friends(p)[1].name}
     ways = [
         ("Where does {name} live?", "{name} lives in {home}."),
         ("Who lives in {home}?", "{name} lives in {home}."),
@@ -355,6 +376,7 @@ def fact(rng):
         ("Tell me about {name}.", "{name} is a {kid}. {He} lives in {home}, has a {colour} {animal} named {pet} and "
                                   "likes {food}."),
         ("What does the {animal} say?", "The {animal} says {sound}."),
+        ("Who are the friends of {name}?", "The friends of {name} are {friend1} and {friend2}."),
     ]
     question, answer = rng.choice(ways)
     return question.format(**w), answer.format(**w)
@@ -364,27 +386,25 @@ def plus_minus(rng):
     a, b = rng.randint(0, 10), rng.randint(0, 10)
     if rng.random() < 0.4:
         a, b = max(a, b), min(a, b)
-        text, result = f"{PLAIN_NUMBERS[a]} minus {PLAIN_NUMBERS[b]}", a - b
+        text, answer = f"{PLAIN_NUMBERS[a]} minus {PLAIN_NUMBERS[b]}", minus(a, b)
     else:
-        text, result = f"{PLAIN_NUMBERS[a]} plus {PLAIN_NUMBERS[b]}", a + b
-    question = rng.choice([f"What is {text}?", f"How much is {text}?"])
-    return question, f"{capital(text)} is {PLAIN_NUMBERS[result]}."
+        text, answer = f"{PLAIN_NUMBERS[a]} plus {PLAIN_NUMBERS[b]}", plus(a, b)
+    return rng.choice([f"What is {text}?", f"How much is {text}?"]), answer + "."
 
 
 def basket(rng):
     p, friend = rng.sample(PEOPLE, 2)
     one, many, spot = rng.choice(rng.choice(list(PLACES.values())))
     had, change = rng.randint(2, 10), rng.randint(1, 8)
-    w = p.words() | friend.words("f")
     if rng.random() < 0.5:
         change = min(change, had)
-        left = had - change
+        left, line = had - change, minus(had, change)
         said = f"{p.name} has {NUMBERS[had]} {many} and gives {NUMBERS[change]} to {friend.name}."
     else:
-        left = had + change
+        left, line = had + change, plus(had, change)
         said = f"{p.name} has {NUMBERS[had]} {many} and finds {NUMBERS[change]} more {spot}."
     return (f"{said} How many {many} does {p.name} have now?",
-            f"{{He}} has {NUMBERS[left]} {one if left == 1 else many}.".format(**w))
+            f"{line}. So {p.name} has {NUMBERS[left]} {one if left == 1 else many}.")
 
 
 def cause(rng):
@@ -424,10 +444,20 @@ STRANGE = ["the capital of France", "a computer", "the speed of light", "a train
            "a planet", "history", "Python", "chemistry", "a camera"]
 
 
+def made_up(rng):
+    """A word or name nobody knows, so that not knowing does not depend on a list."""
+    parts = [rng.choice("b br c d f g gr h j k l m n p pl qu r s st t tr v w z".split()) + rng.choice("aeiou")
+             for _ in range(rng.randint(2, 3))]
+    return "".join(parts) + rng.choice(["", "", "n", "r", "s", "t", "ck"])
+
+
 def strange(rng):
-    thing = rng.choice(STRANGE)
+    thing, name = rng.choice(STRANGE), made_up(rng)
+    if rng.random() < 0.5:
+        thing = rng.choice([name, article(name), "the " + name, capital(name)])
     question = rng.choice([f"What is {thing}?", f"Tell me about {thing}.", f"What do you know about {thing}?",
-                           f"Who made {thing}?", f"Explain {thing}."])
+                           f"Who made {thing}?", f"Explain {thing}.", f"Where does {capital(name)} live?",
+                           f"Who is {capital(name)}?"])
     return question, "I do not know that. I only know the village of Woolhill."
 
 

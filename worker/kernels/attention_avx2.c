@@ -78,20 +78,23 @@ static void multiply_bf16(int n, const struct product *p)
 }
 
 /* n, a multiple of 16, numbers to f32. */
-INLINE void widen(enum kv_type type, float *out, const void *from, size_t n)
+INLINE void widen(enum kv_type type, float *out, const void *from, size_t n, ptrdiff_t ahead)
 {
-    for (size_t i = 0; i < n; i += 8)
+    for (size_t i = 0; i < n; i += 8) {
+        if (ahead)
+            __builtin_prefetch((const uint16_t *)from + i + ahead / 2);
         _mm256_storeu_ps(out + i, load_numbers(type, from, i));
+    }
 }
 
-static void widen_f16(float *out, const void *from, size_t n)
+static void widen_f16(float *out, const void *from, size_t n, ptrdiff_t ahead)
 {
-    widen(KV_F16, out, from, n);
+    widen(KV_F16, out, from, n, ahead);
 }
 
-static void widen_bf16(float *out, const void *from, size_t n)
+static void widen_bf16(float *out, const void *from, size_t n, ptrdiff_t ahead)
 {
-    widen(KV_BF16, out, from, n);
+    widen(KV_BF16, out, from, n, ahead);
 }
 
 static const struct float_level level = {

@@ -114,20 +114,20 @@ static void multiply_bf16(int n, const struct product *p)
     multiply(KV_BF16, n, p);
 }
 
-INLINE void widen(enum kv_type type, float *out, const void *from, size_t n)
+INLINE void widen(enum kv_type type, float *out, const void *from, size_t n, ptrdiff_t ahead)
 {
     for (size_t i = 0; i < n; i += 16)
-        _mm512_storeu_ps(out + i, load_numbers(type, from, i, 0));
+        _mm512_storeu_ps(out + i, load_numbers(type, from, i, ahead));
 }
 
-static void widen_f16(float *out, const void *from, size_t n)
+static void widen_f16(float *out, const void *from, size_t n, ptrdiff_t ahead)
 {
-    widen(KV_F16, out, from, n);
+    widen(KV_F16, out, from, n, ahead);
 }
 
-static void widen_bf16(float *out, const void *from, size_t n)
+static void widen_bf16(float *out, const void *from, size_t n, ptrdiff_t ahead)
 {
-    widen(KV_BF16, out, from, n);
+    widen(KV_BF16, out, from, n, ahead);
 }
 
 static const struct float_level level = {

@@ -30,15 +30,17 @@ void scores_by_products(const struct float_level *level, struct tile *t, const c
     const struct kv_layout *l = t->layout;
     enum kv_type type = l->type;
     const char *keys = block + l->k;
+    ptrdiff_t ahead = t->ahead;
     size_t dim = (size_t)l->head_dim, group = dim * KV_GROUP, size = type == KV_F32 ? 4 : 2;
     if (is_worth_widening(level, t)) {
         int from = t->from[0] / KV_GROUP, to = group_after(t->to[t->n - 1]);
         if (from < to)
             level->widen[type](t->wide + (size_t)from * group, keys + (size_t)from * group * size,
-                               (size_t)(to - from) * group);
+                               (size_t)(to - from) * group, ahead);
         keys = (const char *)t->wide;
         size = sizeof(float);
         type = KV_F32;
+        ahead = 0;
     }
     for (int q = 0; q < t->n; q += level->queries) {
         struct strip s = strip_at(level, t, q);
@@ -52,7 +54,7 @@ void scores_by_products(const struct float_level *level, struct tile *t, const c
                              .v_stride = group,
                              .n_v = to - from,
                              .last = (int)dim,
-                             .ahead = t->ahead };
+                             .ahead = ahead };
         if (from >= to)
             continue;
         for (int i = 0; i < s.n; i++)
@@ -96,14 +98,16 @@ void add_values_by_products(const struct float_level *level, struct tile *t, con
     const struct kv_layout *l = t->layout;
     enum kv_type type = l->type;
     const char *values = block + l->v;
+    ptrdiff_t ahead = t->ahead;
     size_t width = (size_t)l->width;
     if (is_worth_widening(level, t)) {
         size_t from = (size_t)t->from[0], to = (size_t)t->to[t->n - 1];
         if (from < to)
             level->widen[type](t->wide + from * width, values + from * width * sizeof(uint16_t),
-                               (to - from) * width);
+                               (to - from) * width, ahead);
         values = (const char *)t->wide;
         type = KV_F32;
+        ahead = 0;
     }
     for (int q = 0; q < t->n; q += level->queries) {
         struct product p = { .out = t->record + (size_t)q * record_floats(l),
@@ -114,7 +118,7 @@ void add_values_by_products(const struct float_level *level, struct tile *t, con
                              .k_stride = width,
                              .v_stride = 16,
                              .n_v = l->width / 16,
-                             .ahead = t->ahead };
+                             .ahead = ahead };
         add_values_of_strip(level->multiply[type], t, strip_at(level, t, q), &p);
     }
 }

@@ -102,7 +102,7 @@ struct product {
 struct float_level {
     int queries; /* most of a product */
     void (*multiply[KV_TYPES])(int n, const struct product *p);
-    void (*widen[KV_TYPES])(float *out, const void *from, size_t n); /* n is a multiple of 16 */
+    void (*widen[KV_TYPES])(float *out, const void *from, size_t n, ptrdiff_t ahead); /* n in whole 16 */
 };
 
 void scores_by_products(const struct float_level *level, struct tile *t, const char *block);

@@ -1,5 +1,7 @@
-/* Packing: a super-block of a row at a time becomes 256 unsigned quants and its scales; a group's quants are
- * turned from rows into lines, and lines of less than eight bits are pressed together. */
+/* Packing: a super-block of a row at a time becomes 256 unsigned quants and its scales; the quants are
+ * pressed together to the dwords that the row has in planes and lines, and the dwords of a group's rows are
+ * turned from rows into lines. All work on quants is done on dwords of four: the compiler makes vectors of
+ * that on any machine, and what is stored is stored front to back. */
 #include <assert.h>
 #include <string.h>
 
@@ -64,7 +66,7 @@ uint64_t packed_size(enum weight_type type, int n_rows, int n)
 /* --- a row's super-block as quants and scales --- */
 
 struct row_block {
-    uint8_t q[PACK_K];
+    uint32_t q[PACK_K / 4];                            /* four quants each */
     uint16_t half[PACK_BLOCKS], half_min[PACK_BLOCKS]; /* f16 or bf16 */
     uint16_t scale, base;                              /* f16, of 256 */
     float whole;
@@ -72,29 +74,46 @@ struct row_block {
     uint8_t sub_min[16]; /* minima of sub-blocks */
 };
 
-static void read_nibbles(uint8_t *q, const uint8_t *bytes)
+/* The byte in all four places of a dword. */
+#define EACH(byte) ((byte)*0x01010101u)
+
+static uint32_t four(const void *bytes)
 {
-    for (int i = 0; i < 16; i++) {
-        q[i] = bytes[i] & 15;
-        q[i + 16] = bytes[i] >> 4;
+    uint32_t d;
+    memcpy(&d, bytes, sizeof d);
+    return d;
+}
+
+static void read_bytes(uint32_t *q, const int8_t *bytes, int n)
+{
+    for (int i = 0; i < n / 4; i++)
+        q[i] = four(bytes + 4 * i) ^ EACH(0x80u);
+}
+
+static void read_nibbles(uint32_t *q, const uint8_t *bytes)
+{
+    for (int i = 0; i < 4; i++) {
+        q[i] = four(bytes + 4 * i) & EACH(15);
+        q[i + 4] = four(bytes + 4 * i) >> 4 & EACH(15);
     }
 }
 
-static void add_fifth_bits(uint8_t *q, const uint8_t *high)
+/* Bit i of `high` is bit 4 of quant i. The product puts four bits at the bottoms of four bytes. */
+static void add_fifth_bits(uint32_t *q, const uint8_t *high)
 {
-    for (int i = 0; i < 32; i++)
-        q[i] |= (uint8_t)((high[i / 8] >> i % 8 & 1) << 4);
+    uint32_t bits = four(high);
+    for (int i = 0; i < 8; i++)
+        q[i] |= ((bits >> 4 * i & 15) * 0x00204081u & EACH(1)) << 4;
 }
 
 static void read_short_block(struct row_block *out, int b, enum weight_type type, const void *block)
 {
-    uint8_t *q = out->q + 32 * b;
+    uint32_t *q = out->q + 8 * b;
     switch (type) {
     case WEIGHT_Q8_0: {
         const struct block_q8_0 *in = block;
         out->half[b] = in->scale;
-        for (int i = 0; i < 32; i++)
-            q[i] = (uint8_t)in->q[i] ^ 0x80;
+        read_bytes(q, in->q, 32);
         break;
     }
     case WEIGHT_Q4_0: {
@@ -143,21 +162,29 @@ static void read_short_block(struct row_block *out, int b, enum weight_type type
 }
 
 /* Bits 2 * (i / 32) up of byte i % 32, of each half of 128. */
-static void read_two_bits(uint8_t *q, const uint8_t *bytes)
+static void read_two_bits(uint32_t *q, const uint8_t *bytes)
 {
     for (int half = 0; half < 2; half++)
         for (int layer = 0; layer < 4; layer++)
-            for (int i = 0; i < 32; i++)
-                q[128 * half + 32 * layer + i] = bytes[32 * half + i] >> 2 * layer & 3;
+            for (int i = 0; i < 8; i++)
+                q[32 * half + 8 * layer + i] = four(bytes + 32 * half + 4 * i) >> 2 * layer & EACH(3);
 }
 
-static void read_nibble_pairs(uint8_t *q, const uint8_t *bytes)
+static void read_nibble_pairs(uint32_t *q, const uint8_t *bytes)
 {
     for (int p = 0; p < 4; p++)
-        for (int i = 0; i < 32; i++) {
-            q[64 * p + i] = bytes[32 * p + i] & 15;
-            q[64 * p + 32 + i] = bytes[32 * p + i] >> 4;
+        for (int i = 0; i < 8; i++) {
+            q[16 * p + i] = four(bytes + 32 * p + 4 * i) & EACH(15);
+            q[16 * p + 8 + i] = four(bytes + 32 * p + 4 * i) >> 4 & EACH(15);
         }
+}
+
+/* Bit i / 32 of byte i % 32 is bit `to` of quant i. */
+static void add_high_bits(uint32_t *q, const uint8_t *high, int to)
+{
+    for (int layer = 0; layer < 8; layer++)
+        for (int i = 0; i < 8; i++)
+            q[8 * layer + i] |= (four(high + 4 * i) >> layer & EACH(1)) << to;
 }
 
 /* The scales and minima of Q4_K and Q5_K; see unpack_pair in blocks_k.c. */
@@ -175,25 +202,22 @@ static void read_q6_k(struct row_block *out, const struct block_q6_k *in)
 {
     out->scale = in->scale;
     memcpy(out->sub, in->sub, 16);
-    for (int half = 0; half < 2; half++) {
-        uint8_t *q = out->q + 128 * half;
-        const uint8_t *low = in->low + 64 * half, *high = in->high + 32 * half;
-        for (int i = 0; i < 32; i++) {
-            q[i] = (uint8_t)((low[i] & 15) | (high[i] & 3) << 4);
-            q[i + 32] = (uint8_t)((low[i + 32] & 15) | (high[i] >> 2 & 3) << 4);
-            q[i + 64] = (uint8_t)(low[i] >> 4 | (high[i] >> 4 & 3) << 4);
-            q[i + 96] = (uint8_t)(low[i + 32] >> 4 | (high[i] >> 6 & 3) << 4);
+    for (int half = 0; half < 2; half++)
+        for (int i = 0; i < 8; i++) {
+            uint32_t *q = out->q + 32 * half + i, high = four(in->high + 32 * half + 4 * i);
+            uint32_t low0 = four(in->low + 64 * half + 4 * i), low1 = four(in->low + 64 * half + 32 + 4 * i);
+            q[0] = (low0 & EACH(15)) | (high & EACH(3)) << 4;
+            q[8] = (low1 & EACH(15)) | (high >> 2 & EACH(3)) << 4;
+            q[16] = (low0 >> 4 & EACH(15)) | (high >> 4 & EACH(3)) << 4;
+            q[24] = (low1 >> 4 & EACH(15)) | (high >> 6 & EACH(3)) << 4;
         }
-    }
 }
 
 static void read_q3_k(struct row_block *out, const struct block_q3_k *in)
 {
     out->scale = in->scale;
     read_two_bits(out->q, in->q);
-    for (int layer = 0; layer < 8; layer++)
-        for (int i = 0; i < 32; i++)
-            out->q[32 * layer + i] |= (uint8_t)((in->high[i] >> layer & 1) << 2);
+    add_high_bits(out->q, in->high, 2);
     for (int s = 0; s < 16; s++) {
         int low = s < 8 ? in->sub[s] & 15 : in->sub[s - 8] >> 4;
         int high = in->sub[8 + s % 4] >> s / 4 * 2 & 3;
@@ -229,9 +253,7 @@ static void read_long_block(struct row_block *out, enum weight_type type, const 
         out->base = in->base;
         read_six_pairs(out, in->sub);
         read_nibble_pairs(out->q, in->q);
-        for (int layer = 0; layer < 8; layer++)
-            for (int i = 0; i < 32; i++)
-                out->q[32 * layer + i] |= (uint8_t)((in->high[i] >> layer & 1) << 4);
+        add_high_bits(out->q, in->high, 4);
         break;
     }
     case WEIGHT_Q6_K:
@@ -241,16 +263,16 @@ static void read_long_block(struct row_block *out, enum weight_type type, const 
         const struct block_iq4_xs *in = block;
         out->scale = in->scale;
         for (int s = 0; s < 8; s++) {
-            out->sub[s] = (uint8_t)((in->sub_low[s / 2] >> s % 2 * 4 & 15) | (in->sub_high >> 2 * s & 3) << 4);
-            read_nibbles(out->q + 32 * s, in->q + 16 * s);
+            out->sub[s] =
+                (uint8_t)((in->sub_low[s / 2] >> s % 2 * 4 & 15) | (in->sub_high >> 2 * s & 3) << 4);
+            read_nibbles(out->q + 8 * s, in->q + 16 * s);
         }
         break;
     }
     case WEIGHT_Q8_K: {
         const struct block_q8_k *in = block;
         memcpy(&out->whole, &in->scale, sizeof out->whole);
-        for (int i = 0; i < 256; i++)
-            out->q[i] = (uint8_t)in->q[i] ^ 0x80;
+        read_bytes(out->q, in->q, PACK_K);
         break;
     }
     case WEIGHT_TQ1_0:
@@ -273,7 +295,7 @@ static void read_long_block(struct row_block *out, enum weight_type type, const 
             dequantise_tq2_0(x, &unit, PACK_K);
         }
         for (int i = 0; i < PACK_K; i++)
-            out->q[i] = (uint8_t)(x[i] + 1);
+            ((uint8_t *)out->q)[i] = (uint8_t)(x[i] + 1);
         break;
     }
     default:
@@ -362,38 +384,85 @@ static void put_scales(uint8_t *at, enum scale_kind kind, int row, int blocks, c
 
 /* --- quants into lines --- */
 
-/* out byte i = in byte i of up to eight lines, `bits` bits of each from bit `from` up, the first lowest */
-static void press(uint8_t *out, const uint8_t (*lines)[GROUP_LINE], int n_lines, int step, int from, int bits)
+/* Nibbles of two neighbouring blocks in one dword each; of the last block alone when their number is odd. */
+static uint32_t *press_nibbles(uint32_t *out, const uint32_t *q, int blocks)
 {
-    memset(out, 0, GROUP_LINE);
-    for (int l = 0; l < n_lines; l++) {
-        const uint8_t *in = lines[l * step];
-        for (int i = 0; i < GROUP_LINE; i++)
-            out[i] |= (uint8_t)((in[i] >> from & ((1 << bits) - 1)) << bits * l);
+    for (int p = 0; p < (blocks + 1) / 2; p++, out += 8, q += 16)
+        for (int i = 0; i < 8; i++)
+            out[i] = (q[i] & EACH(15)) | (q[i + 8] & EACH(15)) << 4;
+    return out;
+}
+
+/* Two bits, `from` up, of four dwords in one. */
+static uint32_t *press_two_bits(uint32_t *out, const uint32_t *q, int blocks, int from)
+{
+    for (int h = 0; h < 2 * blocks; h++, q += 4)
+        *out++ = (q[0] >> from & EACH(3)) | (q[1] >> from & EACH(3)) << 2 | (q[2] >> from & EACH(3)) << 4 |
+                 (q[3] >> from & EACH(3)) << 6;
+    return out;
+}
+
+/* One bit of eight dwords in one. */
+static uint32_t *press_one_bit(uint32_t *out, const uint32_t *q, int blocks, int from)
+{
+    for (int b = 0; b < blocks; b++, q += 8, out++) {
+        *out = 0;
+        for (int i = 0; i < 8; i++)
+            *out |= (q[i] >> from & EACH(1)) << i;
+    }
+    return out;
+}
+
+/* The dwords of a row, in the order of planes and lines. q is 0 beyond its blocks. */
+static void press(uint32_t *out, enum line_kind kind, int blocks, const uint32_t *q)
+{
+    switch (kind) {
+    case LINES_8:
+        memcpy(out, q, (size_t)blocks * PACK_BLOCK);
+        break;
+    case LINES_6:
+        press_nibbles(press_two_bits(out, q, blocks, 4), q, blocks);
+        break;
+    case LINES_5:
+        press_nibbles(press_one_bit(out, q, blocks, 4), q, blocks);
+        break;
+    case LINES_3:
+        press_two_bits(press_one_bit(out, q, blocks, 2), q, blocks, 0);
+        break;
+    case LINES_2:
+        press_two_bits(out, q, blocks, 0);
+        break;
+    default:
+        press_nibbles(out, q, blocks);
     }
 }
 
-static void put_lines(uint8_t *at, enum line_kind kind, int blocks, const uint8_t (*lines)[GROUP_LINE])
+/* What is turned at a time: as many dwords of each row. Few enough that the rows stay in the first-level
+ * cache. */
+enum { TURN = PACK_K / 4 };
+
+/* [PACK_ROWS][TURN] becomes [n][PACK_ROWS]. */
+static void turn_dwords(uint8_t *out, const uint32_t (*rows)[TURN], int n)
 {
-    int high_from = kind == LINES_3 ? 2 : 4;
-    if (kind == LINES_8) {
-        memcpy(at, lines, (size_t)blocks * 8 * GROUP_LINE);
-        return;
+    for (int i = 0; i < n; i++, out += GROUP_LINE) {
+        uint32_t line[PACK_ROWS];
+        for (int r = 0; r < PACK_ROWS; r++)
+            line[r] = rows[r][i];
+        memcpy(out, line, sizeof line);
     }
-    if (kind == LINES_5 || kind == LINES_3)
-        for (int b = 0; b < blocks; b++, at += GROUP_LINE)
-            press(at, lines + 8 * b, 8, 1, high_from, 1);
-    if (kind == LINES_6)
-        for (int h = 0; h < 2 * blocks; h++, at += GROUP_LINE)
-            press(at, lines + 4 * h, 4, 1, 4, 2);
-    if (kind == LINES_3 || kind == LINES_2) {
-        for (int h = 0; h < 2 * blocks; h++, at += GROUP_LINE)
-            press(at, lines + 4 * h, 4, 1, 0, 2);
-        return;
+}
+
+/* The same with elements of 16 bits. */
+static void turn_words(uint8_t *out, const uint32_t (*rows)[TURN], int n)
+{
+    for (int i = 0; i < n; i += 2, out += GROUP_LINE) {
+        uint16_t line[2][PACK_ROWS];
+        for (int r = 0; r < PACK_ROWS; r++) {
+            line[0][r] = (uint16_t)rows[r][i / 2];
+            line[1][r] = (uint16_t)(rows[r][i / 2] >> 16);
+        }
+        memcpy(out, line, i + 1 < n ? sizeof line : sizeof line[0]);
     }
-    for (int p = 0; 2 * p < blocks; p++)
-        for (int i = 0; i < 8; i++, at += GROUP_LINE)
-            press(at, lines + 16 * p + i, 2 * p + 1 < blocks ? 2 : 1, 8, 0, 4);
 }
 
 /* One super-block of up to 32 rows; the others become 0. */
@@ -401,44 +470,53 @@ static void pack_super_block(uint8_t *out, enum weight_type type, const char *ro
                              int n_rows, int blocks)
 {
     const struct pack_format *f = &formats[type];
-    uint8_t lines[PACK_K / 4][GROUP_LINE];
+    size_t scales = scales_size(f->scales, blocks);
+    size_t lines = planes_size(f->lines, blocks) + lines_size(f->lines, blocks);
+    uint32_t pressed[PACK_ROWS][TURN];
     struct row_block row = { 0 };
-    bool is_long = weight_info(type)->block_len == PACK_K;
+    const struct weight_info *info = weight_info(type);
 
-    memset(out, 0, scales_size(f->scales, blocks));
+    memset(out, 0, scales);
     if (n_rows < PACK_ROWS)
-        memset(lines, 0, sizeof lines);
+        memset(pressed, 0, sizeof pressed);
     for (int r = 0; r < n_rows; r++) {
         const char *in = rows + (size_t)r * row_bytes;
-        if (is_long)
+        if (info->block_len == PACK_K)
             read_long_block(&row, type, in);
         else
             for (int b = 0; b < blocks; b++)
-                read_short_block(&row, b, type, in + b * weight_info(type)->block_bytes);
+                read_short_block(&row, b, type, in + b * info->block_bytes);
         put_scales(out, f->scales, r, blocks, &row);
-        for (int i = 0; i < 8 * blocks; i++)
-            memcpy(lines[i] + 4 * r, row.q + 4 * i, 4);
+        press(pressed[r], f->lines, blocks, row.q);
     }
-    put_lines(out + scales_size(f->scales, blocks), f->lines, blocks, (const uint8_t(*)[GROUP_LINE])lines);
+    turn_dwords(out + scales, (const uint32_t(*)[TURN])pressed, (int)(lines / GROUP_LINE));
 }
 
 /* [n][32] elements; those of rows that are not there become 0. */
-static void pack_floats(char *out, const char *rows, size_t element, int n, int n_rows)
+static void pack_floats(uint8_t *out, const char *rows, size_t element, int n, int n_rows)
 {
-    size_t row_bytes = (size_t)n * element;
-    if (n_rows < PACK_ROWS)
-        memset(out, 0, row_bytes * PACK_ROWS);
-    for (int r = 0; r < n_rows; r++)
-        for (int i = 0; i < n; i++)
-            memcpy(out + ((size_t)i * PACK_ROWS + (size_t)r) * element,
-                   rows + (size_t)r * row_bytes + (size_t)i * element, element);
+    uint32_t piece[PACK_ROWS][TURN];
+    int per_piece = (int)(sizeof piece[0] / element);
+
+    memset(piece, 0, sizeof piece);
+    for (int first = 0; first < n; first += per_piece) {
+        int count = n - first < per_piece ? n - first : per_piece;
+        for (int r = 0; r < n_rows; r++)
+            memcpy(piece[r], rows + ((size_t)r * (size_t)n + (size_t)first) * element,
+                   (size_t)count * element);
+        if (element == sizeof(uint32_t))
+            turn_dwords(out, (const uint32_t(*)[TURN])piece, count);
+        else
+            turn_words(out, (const uint32_t(*)[TURN])piece, count);
+        out += (size_t)count * PACK_ROWS * element;
+    }
 }
 
 static void pack_group(uint8_t *out, enum weight_type type, const char *rows, int n, int n_rows)
 {
     size_t row_bytes = weight_row_bytes(type, (uint64_t)n);
     if (formats[type].lines == LINES_FLOAT) {
-        pack_floats((char *)out, rows, type == WEIGHT_F32 ? 4 : 2, n, n_rows);
+        pack_floats(out, rows, type == WEIGHT_F32 ? 4 : 2, n, n_rows);
         return;
     }
     for (int s = 0; s < packed_super_blocks(n); s++) {
@@ -455,5 +533,6 @@ void pack_rows(void *packed, enum weight_type type, const void *rows, int n, int
     assert(first % PACK_ROWS == 0);
     for (int i = first; i < last; i += PACK_ROWS)
         pack_group((uint8_t *)packed + (size_t)(i / PACK_ROWS) * group_bytes, type,
-                   (const char *)rows + (size_t)i * row_bytes, n, last - i < PACK_ROWS ? last - i : PACK_ROWS);
+                   (const char *)rows + (size_t)i * row_bytes, n,
+                   last - i < PACK_ROWS ? last - i : PACK_ROWS);
 }

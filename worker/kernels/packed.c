@@ -10,7 +10,9 @@ enum { MAX_CHUNK = 512 };
 /* From this many rows on it pays to multiply the scales with every level beforehand. */
 enum { LEVELLED_FROM = 48 };
 
-/* How far ahead of the super-block at hand memory is asked for. */
+/* How far ahead of the super-block at hand memory is asked for. Little bursts all the way keep memory busy while
+ * a tile computes: with one row of Q4_K and one thread on Zen 5, two a block give 37 GB/s, one for two blocks 30,
+ * none 24; a plain read 40. */
 enum { PREFETCH_AHEAD = 8192 };
 
 /* Up to this many rows tiles unpack quants by themselves; with more it pays to expand them once for all. */
@@ -41,23 +43,20 @@ static void multiply_levels(struct expanded *e, int n_scales)
                 e->levelled[l][s][r] = e->scale[s][r] * (float)(l + 1);
 }
 
-/* Walks n rows in near-equal tiles of at most max. */
+/* n rows in as few tiles as can be, as equal as can be: the first `n_larger` have one row more. */
 struct tile_walk {
-    int n, n_tiles, tile;
+    int n_tiles, rows, n_larger;
 };
-
-static int next_tile(struct tile_walk *w, int *row)
-{
-    if (w->tile == w->n_tiles)
-        return 0;
-    *row = (int)((int64_t)w->n * w->tile / w->n_tiles);
-    w->tile++;
-    return (int)((int64_t)w->n * w->tile / w->n_tiles) - *row;
-}
 
 static struct tile_walk walk_tiles(int n, int max)
 {
-    return (struct tile_walk){ n, (n + max - 1) / max, 0 };
+    int n_tiles = (n + max - 1) / max;
+    return (struct tile_walk){ n_tiles, n / n_tiles, n % n_tiles };
+}
+
+static int tile_rows(const struct tile_walk *w, int tile)
+{
+    return w->rows + (tile < w->n_larger);
 }
 
 /* Rows r..r+n-1 of activations times one group of weights. */
@@ -72,11 +71,11 @@ static void multiply_group(const struct packed_level *level, const struct pack_f
                                             : level->tiles[is_expanded ? LINES_8 : f->lines][kind];
 
     for (int s = 0; s < packed_super_blocks(a->n); s++) {
-        int blocks = blocks_in(a->n, s), row, count;
+        int blocks = blocks_in(a->n, s);
         size_t bytes = super_block_size(f, blocks);
         const struct activation_block *rows = a->blocks + (size_t)s * a->block_stride + r;
         struct tile_walk walk = walk_tiles(n, level->max_tile);
-        int n_prefetch = (int)(bytes / LINE) / (blocks * walk.n_tiles) + 1;
+        int n_prefetch = (int)(bytes / LINE) / (2 * blocks * walk.n_tiles) + 1;
         struct tile_facts facts = {
             .lines = group + scales_size(f->scales, blocks),
             .kind = f->lines,
@@ -94,9 +93,11 @@ static void multiply_group(const struct packed_level *level, const struct pack_f
         }
         if (is_levelled)
             multiply_levels(&e, has_scales_per_16(f->scales) ? 2 * blocks : blocks);
-        while ((count = next_tile(&walk, &row))) {
-            tiles[count - 1](totals + row, &e, &facts, rows + row);
-            facts.prefetch += n_prefetch * blocks * LINE;
+        for (int t = 0, row = 0; t < walk.n_tiles; row += tile_rows(&walk, t++)) {
+            tiles[tile_rows(&walk, t) - 1](totals + row, &e, &facts, rows + row);
+            facts.prefetch += 2 * n_prefetch * blocks * LINE;
+            if (facts.prefetch >= group + bytes + PREFETCH_AHEAD)
+                facts.n_prefetch = 0;
         }
         group += bytes;
     }
@@ -113,17 +114,19 @@ static void multiply_float_group(const struct packed_level *level, enum weight_t
         int part = a->n - k < PACK_K ? a->n - k : PACK_K;
         const float *x = a->x + (size_t)r * a->stride + k;
         struct tile_walk walk = walk_tiles(n, level->max_tile);
-        int row, count;
-        while ((count = next_tile(&walk, &row)))
-            tiles[count - 1](totals + row, group, part, x + (size_t)row * a->stride, a->stride);
+        for (int t = 0, row = 0; t < walk.n_tiles; row += tile_rows(&walk, t++))
+            tiles[tile_rows(&walk, t) - 1](totals + row, group, part, x + (size_t)row * a->stride, a->stride);
         group += (size_t)part * PACK_ROWS * element;
     }
 }
 
 static void store_totals(float *out, const float (*totals)[PACK_ROWS], int planes, int width)
 {
-    for (int i = 0; i < width; i++)
-        out[i] = planes == 2 ? totals[0][i] + totals[1][i] : totals[0][i];
+    if (planes == 1 && width == PACK_ROWS)
+        memcpy(out, totals[0], sizeof totals[0]);
+    else
+        for (int i = 0; i < width; i++)
+            out[i] = planes == 2 ? totals[0][i] + totals[1][i] : totals[0][i];
 }
 
 void packed_multiply(const struct packed_level *level, enum weight_type type, float *out, size_t out_stride,

@@ -27,6 +27,7 @@
 #include "worker/kernels/weight.h"
 
 enum {
+    PACK_LAYOUT = 1, /* one more with any change of what packing gives: packed weights are kept in files */
     PACK_ROWS = 32,  /* rows of a group */
     PACK_K = 256,    /* elements of a super-block */
     PACK_BLOCK = 32, /* elements that share a level */

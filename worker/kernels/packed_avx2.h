@@ -256,7 +256,7 @@ INLINE void tile(int rows, int depth, enum line_kind lines, bool per_16, enum mi
         if (minima == MIN_PAIRS_32 || minima == MIN_PAIRS_16)
             add_minima(rows, vectors, minima, &sums, e, a, v);
         for (int b = 0; b < t->blocks; b++) {
-            for (int i = 0; v == 0 && i < t->n_prefetch; i++, prefetch += LINE)
+            for (int i = 0; v == 0 && i < 2 * t->n_prefetch; i++, prefetch += LINE)
                 _mm_prefetch(prefetch, _MM_HINT_T0);
             add_block(rows, vectors, depth, lines, per_16, minima, is_levelled, &sums, e, t, base, a, init, b,
                       0, v);
@@ -276,13 +276,14 @@ INLINE void tile(int rows, int depth, enum line_kind lines, bool per_16, enum mi
     }
 }
 
-/* Quants of a byte each, whose size the kind of the weights' lines tells. */
+/* Quants of a byte each, whose size the kind of the weights' lines tells. A depth of 1 is right for all, and
+ * fast enough for few rows, which come with expanded quants only where a level has no other tiles. */
 INLINE void byte_tile(int rows, bool per_16, enum min_kind minima, bool is_levelled,
                       float (*totals)[PACK_ROWS], const struct expanded *e, const struct tile_facts *t,
                       const struct activation_block *a)
 {
-    int depth = SATURATES ? depth_of(t->kind) : 8;
-    if (SATURATES && depth == 1)
+    int depth = !SATURATES ? 8 : rows < 3 ? 1 : depth_of(t->kind);
+    if (depth == 1)
         tile(rows, 1, LINES_8, per_16, minima, is_levelled, totals, e, t, a);
     else if (SATURATES && (per_16 || depth == 2))
         tile(rows, 2, LINES_8, per_16, minima, is_levelled, totals, e, t, a);

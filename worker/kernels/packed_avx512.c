@@ -115,7 +115,7 @@ INLINE void add_minima(int rows, enum min_kind minima, struct tile_sums *s, cons
 INLINE void add_block(int rows, enum line_kind lines, bool per_16, enum min_kind minima, bool is_levelled,
                       struct tile_sums *sums, const struct expanded *e, const struct tile_facts *t,
                       const uint8_t *base, const struct activation_block *a, int32_t (*init)[16], int b,
-                      int parity)
+                      int parity, const uint8_t **prefetch)
 {
     __m512i dot[2][PACKED_MAX_TILE];
     struct block_planes low_planes = load_planes(lines, t, b, 0), high_planes = load_planes(lines, t, b, 1);
@@ -139,6 +139,9 @@ INLINE void add_block(int rows, enum line_kind lines, bool per_16, enum min_kind
 #pragma GCC unroll 8
         for (int j = 0; j < places; j++) {
             int i = 4 * half + j;
+            if (i % 4 == 0)
+                for (int p = 0; p < t->n_prefetch; p++, *prefetch += LINE)
+                    _mm_prefetch(*prefetch, _MM_HINT_T0);
             __m512i low = load_quants(lines, base, t->table, &low_planes, b, parity, i, 0);
             __m512i high = load_quants(lines, base, t->table, &high_planes, b, parity, i, 1);
 #pragma GCC unroll 6
@@ -183,13 +186,9 @@ INLINE void tile(int rows, enum line_kind lines, bool per_16, enum min_kind mini
     if (minima == MIN_PAIRS_32 || minima == MIN_PAIRS_16)
         add_minima(rows, minima, &sums, e, a);
     for (int b = 0; b < t->blocks; b += 2) {
-        for (int i = 0; i < t->n_prefetch; i++, prefetch += 2 * LINE) {
-            _mm_prefetch(prefetch, _MM_HINT_T0);
-            _mm_prefetch(prefetch + LINE, _MM_HINT_T0);
-        }
-        add_block(rows, lines, per_16, minima, is_levelled, &sums, e, t, base, a, init, b, 0);
+        add_block(rows, lines, per_16, minima, is_levelled, &sums, e, t, base, a, init, b, 0, &prefetch);
         if (b + 1 < t->blocks)
-            add_block(rows, lines, per_16, minima, is_levelled, &sums, e, t, base, a, init, b + 1, 1);
+            add_block(rows, lines, per_16, minima, is_levelled, &sums, e, t, base, a, init, b + 1, 1, &prefetch);
     }
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++) {
@@ -202,23 +201,33 @@ INLINE void tile(int rows, enum line_kind lines, bool per_16, enum min_kind mini
 
 /* --- activations --- */
 
-/* Sums of a block of 32 quants, as packed_scalar.c has them. */
-INLINE void sum_block(struct activation_block *out, int b, __m256i q, int level)
+/* All sums of a super-block, as packed_scalar.c has them. The absolute differences from 0 of quants + 128 add up
+ * eight bytes at a time; 16 * 128 too much in each sum of sixteen. */
+INLINE void sum_blocks(struct activation_block *out, __m256i level)
 {
-    __m256i ones = _mm256_set1_epi8(1), words = _mm256_maddubs_epi16(ones, q);
-    __m256i dwords8 = _mm256_madd_epi16(words, _mm256_set1_epi16(1));
-    __m128i low = _mm256_castsi256_si128(dwords8), high = _mm256_extracti128_si256(dwords8, 1);
-    __m128i both = _mm_hadd_epi32(low, high);
-    both = _mm_hadd_epi32(both, both);
-    int sum[2] = { _mm_cvtsi128_si32(both), _mm_extract_epi32(both, 1) };
-    for (int half = 0; half < 2; half++) {
-        out->sums16[2 * b + half] = (int16_t)sum[half];
-        out->level_sums16[2 * b + half] = (int16_t)(level * sum[half]);
+    __m512i bias = _mm512_set1_epi8((char)0x80), eights = _mm512_setzero_si512();
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        __m512i q = _mm512_xor_si512(_mm512_loadu_si512(out->q + 64 * i), bias);
+        __m128i words = _mm512_cvtepi64_epi16(_mm512_sad_epu8(q, _mm512_setzero_si512()));
+        eights = i == 0   ? _mm512_inserti32x4(eights, words, 0)
+                 : i == 1 ? _mm512_inserti32x4(eights, words, 1)
+                 : i == 2 ? _mm512_inserti32x4(eights, words, 2)
+                          : _mm512_inserti32x4(eights, words, 3);
     }
-    out->level[b] = (float)level;
-    out->sums[b] = (int16_t)(sum[0] + sum[1]);
-    out->level_sums[b] = (int16_t)(level * (sum[0] + sum[1]));
-    out->level_sum[b] = (float)out->level_sums[b];
+    __m512i sums16 = _mm512_sub_epi32(_mm512_madd_epi16(eights, _mm512_set1_epi16(1)), _mm512_set1_epi32(2048));
+    __m256i words16 = _mm512_cvtepi32_epi16(sums16);
+    __m256i sums = _mm256_madd_epi16(words16, _mm256_set1_epi16(1));
+    __m256i level_sums = _mm256_mullo_epi32(sums, level);
+    __m256i level_twice = _mm256_or_si256(level, _mm256_slli_epi32(level, 16)); /* for both sixteens of a block */
+    _mm256_storeu_ps(out->level, _mm256_cvtepi32_ps(level));
+    _mm256_storeu_ps(out->level_sum, _mm256_cvtepi32_ps(level_sums));
+    _mm_storeu_si128((void *)out->level_sums, _mm256_cvtepi32_epi16(level_sums));
+    _mm256_storeu_si256((void *)out->level_sums16, _mm256_mullo_epi16(words16, level_twice));
+    _mm_storeu_si128((void *)out->sums, _mm256_cvtepi32_epi16(sums));
+    _mm256_storeu_si256((void *)out->sums16, words16);
+    _mm_storel_epi64((void *)out->step, _mm256_cvtepi32_epi8(_mm256_sub_epi32(level, _mm256_set1_epi32(1))));
+    memset(out->pad, 0, sizeof out->pad);
 }
 
 /* See choose_levels in packed_scalar.c. */
@@ -229,7 +238,7 @@ INLINE __m256i levels_for(__m256 share, int top)
     return _mm256_cvtps_epi32(exact);
 }
 
-INLINE int choose_levels(int32_t *level, __m256 share, __mmask8 blocks)
+INLINE int choose_levels(__m256i *level, __m256 share, __mmask8 blocks)
 {
     int best = PACK_LEVELS, least = INT32_MAX;
 #pragma GCC unroll 4
@@ -244,21 +253,20 @@ INLINE int choose_levels(int32_t *level, __m256 share, __mmask8 blocks)
             best = top;
         }
     }
-    _mm256_storeu_si256((void *)level, levels_for(share, best));
+    *level = _mm256_mask_mov_epi32(_mm256_set1_epi32(1), blocks, levels_for(share, best));
     return best;
 }
 
-static void quantise_super_block(struct activation_block *out, float *rest, const float *x, int n)
+/* rest is NULL where nobody asks what rounding left over. */
+INLINE void quantise_super_block(struct activation_block *out, float *rest, const float *x, int n)
 {
     __m512 amax16 = _mm512_setzero_ps(), most = _mm512_set1_ps(FLT_MAX);
     float largest[PACK_BLOCKS] = { 0 };
     int blocks = n / PACK_BLOCK;
-    int32_t level[PACK_BLOCKS];
+    int32_t levels[PACK_BLOCKS];
+    __m256i level = _mm256_set1_epi32(1);
     __mmask16 finite = 0xffff;
 
-    memset(out, 0, sizeof *out);
-    for (int b = 0; b < PACK_BLOCKS; b++)
-        out->level[b] = 1;
     for (int b = 0; b < blocks; b++) {
         __m512 low = _mm512_abs_ps(_mm512_loadu_ps(x + b * PACK_BLOCK));
         __m512 high = _mm512_abs_ps(_mm512_loadu_ps(x + b * PACK_BLOCK + 16));
@@ -269,40 +277,41 @@ static void quantise_super_block(struct activation_block *out, float *rest, cons
     }
     float amax = _mm512_reduce_max_ps(amax16);
     if (finite != 0xffff || amax < SMALLEST_LARGEST) {
+        memset(out->q, 0, sizeof out->q);
+        sum_blocks(out, level);
         out->scale = finite == 0xffff ? 0 : NAN;
-        memset(rest, 0, (size_t)n * sizeof *rest);
+        if (rest)
+            memset(rest, 0, (size_t)n * sizeof *rest);
         return;
     }
     __m256 share = _mm256_div_ps(_mm256_loadu_ps(largest), _mm256_set1_ps(amax));
-    float steps = QUANT_MOST * (float)choose_levels(level, share, (__mmask8)((1u << blocks) - 1));
+    float steps = QUANT_MOST * (float)choose_levels(&level, share, (__mmask8)((1u << blocks) - 1));
     out->scale = amax / steps;
+    _mm256_storeu_si256((void *)levels, level);
     for (int b = 0; b < blocks; b++) {
-        __m512 inverse = _mm512_set1_ps(steps / amax / (float)level[b]);
-        __m512 step = _mm512_set1_ps(out->scale * (float)level[b]);
-        __m256i q = _mm256_setzero_si256();
+        __m512 inverse = _mm512_set1_ps(steps / amax / (float)levels[b]);
+        __m512 step = _mm512_set1_ps(out->scale * (float)levels[b]);
 #pragma GCC unroll 2
-        for (int half = 0; half < 2; half++) {
-            __m512 v = _mm512_loadu_ps(x + b * PACK_BLOCK + 16 * half);
-            __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse));
-            _mm512_storeu_ps(rest + b * PACK_BLOCK + 16 * half,
-                             _mm512_fnmadd_ps(_mm512_cvtepi32_ps(rounded), step, v));
-            __m128i bytes = _mm512_cvtepi32_epi8(rounded);
-            q = half ? _mm256_inserti128_si256(q, bytes, 1) : _mm256_castsi128_si256(bytes);
+        for (int i = b * PACK_BLOCK; i < (b + 1) * PACK_BLOCK; i += 16) {
+            __m512 v = _mm512_loadu_ps(x + i);
+            __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse));
+            _mm_storeu_si128((void *)(out->q + i), _mm512_cvtepi32_epi8(q));
+            if (rest)
+                _mm512_storeu_ps(rest + i, _mm512_fnmadd_ps(_mm512_cvtepi32_ps(q), step, v));
         }
-        _mm256_storeu_si256((void *)(out->q + b * PACK_BLOCK), q);
-        out->step[b] = (uint8_t)(level[b] - 1);
-        sum_block(out, b, q, level[b]);
     }
+    memset(out->q + n, 0, (size_t)(PACK_K - n));
+    sum_blocks(out, level);
 }
 
 static void quantise(struct activation_block *out, size_t stride, int planes, const float *x, int n)
 {
     for (int s = 0; s < packed_super_blocks(n); s++, out += stride) {
-        float rest[PACK_K], rest_of_rest[PACK_K];
         int count = blocks_in(n, s) * PACK_BLOCK;
-        quantise_super_block(out, rest, x + s * PACK_K, count);
+        float rest[PACK_K];
+        quantise_super_block(out, planes == 2 ? rest : NULL, x + s * PACK_K, count);
         if (planes == 2)
-            quantise_super_block(out + 1, rest_of_rest, rest, count);
+            quantise_super_block(out + 1, NULL, rest, count);
     }
 }
 

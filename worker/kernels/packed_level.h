@@ -28,7 +28,7 @@ struct tile_facts {
     const uint8_t *table; /* of LINES_TABLE */
     int blocks;           /* of 32 */
     int offset;           /* of quants */
-    int n_prefetch;       /* lines to ask for with each block, from `prefetch` on */
+    int n_prefetch;       /* lines to ask for with each half of a block, from `prefetch` on */
     const uint8_t *prefetch;
 };
 

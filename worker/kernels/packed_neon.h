@@ -279,7 +279,7 @@ INLINE void tile(int rows, enum line_kind lines, bool is_arranged, bool per_16, 
         if (minima == MIN_PAIRS_32 || minima == MIN_PAIRS_16)
             add_minima(rows, vectors, minima, &sums, e, a, v);
         for (int b = 0; b < t->blocks; b++) {
-            for (int i = 0; v == 0 && i < t->n_prefetch; i++, prefetch += LINE)
+            for (int i = 0; v == 0 && i < 2 * t->n_prefetch; i++, prefetch += LINE)
                 __builtin_prefetch(prefetch);
             add_block(rows, vectors, lines, is_arranged, per_16, minima, is_levelled, &sums, e, t, base, a,
                       init, b, 0, v);

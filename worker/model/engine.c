@@ -31,6 +31,10 @@ static enum status check_options(const struct engine_options *o, struct error *e
     return OK;
 }
 
+/* Rows this far apart would all compete for the same few lines of a cache, when a product writes one group of
+ * outputs of every row. */
+enum { CACHE_SETS_FLOATS = 512 };
+
 /* Hands out parts of the scratch map, each on a cache line of its own. Without a base it only counts. */
 struct carver {
     char *base;
@@ -47,6 +51,8 @@ static void *carve(struct carver *c, int rows, size_t row_bytes)
 static struct row_buffer carve_rows(struct carver *c, int rows, int width)
 {
     size_t stride = ((size_t)width + PACK_BLOCK - 1) / PACK_BLOCK * PACK_BLOCK;
+    if (stride % CACHE_SETS_FLOATS == 0)
+        stride += PACK_BLOCK;
     return (struct row_buffer){ .data = carve(c, rows, stride * sizeof(float)), .stride = stride };
 }
 

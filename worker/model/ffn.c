@@ -26,7 +26,7 @@ void activate(struct engine *e, float *gate, const float *up, int n)
 }
 
 /* Without a gate the product of `up` takes its place. */
-void gate_and_up(struct engine *e, int first, int last)
+static void gate_and_up_part(struct engine *e, int first, int last)
 {
     bool is_gated = e->ffn->gate.data;
     if (is_gated)
@@ -34,6 +34,11 @@ void gate_and_up(struct engine *e, int first, int last)
     multiply(e, &e->ffn->up, is_gated ? &e->up : &e->gate, first, last);
     for (int r = 0; r < e->n_rows; r++)
         activate(e, row_of(&e->gate, r) + first, row_of(&e->up, r) + first, last - first);
+}
+
+void gate_and_up(struct engine *e, int first, int last)
+{
+    in_parts(e, gate_and_up_part, first, last);
 }
 
 void prepare_gated(struct engine *e, int first, int last)

@@ -237,6 +237,12 @@ int gguf_n_parts(const struct gguf *g)
     return (int)g->n_parts;
 }
 
+struct gguf_origin gguf_origin(const struct gguf *g, int part)
+{
+    const struct gguf_part *p = &g->parts[part];
+    return (struct gguf_origin){ p->bytes, p->header_len, p->len, p->modified_ns };
+}
+
 uint64_t gguf_n_entries(const struct gguf *g)
 {
     return g->parts[0].n_entries;

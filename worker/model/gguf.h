@@ -70,6 +70,14 @@ struct gguf_tensor {
     int part;        /* which file of a split model */
 };
 
+/* What tells a part from others, and from itself when it is changed. */
+struct gguf_origin {
+    const void *bytes;     /* the map */
+    uint64_t header_bytes; /* of it, all before the tensors' data */
+    uint64_t file_bytes;
+    int64_t modified_ns; /* since 1970; 0 for a file that lies in memory */
+};
+
 struct gguf;
 
 /* Opens the file, or every part when it is one part of a split model (any part may be named). On failure *out
@@ -85,6 +93,7 @@ const char *gguf_path(const struct gguf *g); /* as it was named to gguf_open */
 uint32_t gguf_version(const struct gguf *g);
 uint64_t gguf_file_bytes(const struct gguf *g); /* all parts */
 int gguf_n_parts(const struct gguf *g);
+struct gguf_origin gguf_origin(const struct gguf *g, int part);
 
 /* The metadata of a split model is that of its first part. */
 uint64_t gguf_n_entries(const struct gguf *g);

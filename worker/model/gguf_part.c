@@ -47,6 +47,7 @@ static enum status map_file(struct gguf_part *p, int fd, struct error *err)
         return error_errno(err, "%s: cannot map %lld bytes", p->shown, (long long)st.st_size);
     p->bytes = map;
     p->len = (uint64_t)st.st_size;
+    p->modified_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
     p->is_mapped = true;
     return OK;
 }

@@ -10,6 +10,8 @@ struct gguf_part {
     char *shown; /* the path as error texts show it */
     const char *bytes;
     uint64_t len;
+    uint64_t header_len; /* where tensors' data may begin */
+    int64_t modified_ns; /* of a file */
     bool is_mapped; /* and so unmapped by gguf_part_close */
     uint32_t version;
 

@@ -393,6 +393,7 @@ static enum status place_data(struct gguf_part *p, struct cursor *c, uint64_t al
 {
     uint64_t data_start = (c->at + alignment - 1) & ~(alignment - 1);
 
+    p->header_len = data_start < p->len ? data_start : p->len;
     for (uint64_t i = 0; i < p->n_tensors; i++) {
         struct gguf_tensor *t = &p->tensors[i];
         c->name = t->name;

@@ -6,10 +6,11 @@
 #include "common/xalloc.h"
 #include "worker/model/reader.h"
 
-enum status model_open(struct model **out, const char *path, struct error *err)
+enum status model_open_with(struct model **out, const char *path, const struct model_options *options,
+                            struct error *err)
 {
     struct model *m = xcalloc(1, sizeof *m);
-    struct reader r = { .m = m, .path = path, .err = err };
+    struct reader r = { .m = m, .path = path, .options = options, .err = err };
     enum status s;
 
     *out = NULL;
@@ -24,6 +25,11 @@ fail:
     free(r.is_used);
     model_close(m);
     return s;
+}
+
+enum status model_open(struct model **out, const char *path, struct error *err)
+{
+    return model_open_with(out, path, &(struct model_options){ 0 }, err);
 }
 
 void model_close(struct model *m)

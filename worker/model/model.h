@@ -52,7 +52,22 @@ struct model_facts {
 
 struct model;
 
-/* Maps and checks the file. On failure *out is NULL and err holds one line. */
+/* Called by the thread that opens a model, before the first and after every part of a long step: done goes
+ * from 0 to total bytes. */
+typedef void model_progress(void *context, const char *step, uint64_t done, uint64_t total);
+
+struct model_options {
+    const char *cache_folder; /* where packed weights are kept for the next start; NULL: nowhere */
+    model_progress *progress; /* NULL: nobody wants to know */
+    void *context;            /* of progress */
+};
+
+/* Maps and checks the file, and packs its weights with all cores. On failure *out is NULL and err holds one
+ * line. A cache that cannot be used or written is no failure: the log says so. */
+MUST_CHECK enum status model_open_with(struct model **out, const char *path,
+                                       const struct model_options *options, struct error *err);
+
+/* The same without a cache and in silence. */
 MUST_CHECK enum status model_open(struct model **out, const char *path, struct error *err);
 void model_close(struct model *m);
 

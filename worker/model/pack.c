@@ -1,11 +1,14 @@
 /* The weights of a model as the products want them: every matrix packed into one map, which then becomes
  * read-only and is shared by all processes forked afterwards. The file's pages are given back as they are
- * used up, so the weights are in memory once. */
-#include <string.h>
+ * used up, so the weights are in memory once. With a cache (pack_cache.h) the map is that of a file. */
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "common/xalloc.h"
 #include "worker/kernels/packed.h"
+#include "worker/model/checksum.h"
+#include "worker/model/pack_cache.h"
 #include "worker/model/pool.h"
 #include "worker/model/reader.h"
 
@@ -39,22 +42,63 @@ static void each_matrix(struct model *m, matrix_fn *run, void *arg)
     run(&m->output, arg);
 }
 
+/* Those that there are, in that order. */
+struct matrices {
+    struct matrix **all;
+    size_t n, room;
+};
+
+static void take(struct matrix *m, void *arg)
+{
+    struct matrices *list = arg;
+    if (!m->data)
+        return;
+    if (list->n == list->room) {
+        list->room = list->room ? 2 * list->room : 256;
+        list->all = xrealloc(list->all, list->room * sizeof *list->all);
+    }
+    list->all[list->n++] = m;
+}
+
 static uint64_t padded_size(const struct matrix *m)
 {
-    uint64_t bytes = m->data ? packed_size(m->type, m->n_out, m->n_in) : 0;
+    uint64_t bytes = packed_size(m->type, m->n_out, m->n_in);
     return (bytes + MATRIX_ALIGN - 1) / MATRIX_ALIGN * MATRIX_ALIGN;
 }
 
-static void add_size(struct matrix *m, void *arg)
+static uint64_t total_size(const struct matrices *list)
 {
-    *(uint64_t *)arg += padded_size(m);
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < list->n; i++)
+        bytes += padded_size(list->all[i]);
+    return bytes;
 }
 
-/* The matrix the pool is at. */
+/* A checksum of what is packed and in which order: type, shape and place in the source of every matrix. */
+static uint64_t sum_shapes(const struct matrices *list, const struct gguf *g)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < list->n; i++) {
+        const struct matrix *m = list->all[i];
+        sum = checksum_add(sum, m->type);
+        sum = checksum_add(sum, (uint64_t)m->n_in << 32 | (uint32_t)m->n_out);
+        for (int part = 0; part < gguf_n_parts(g); part++) {
+            struct gguf_origin o = gguf_origin(g, part);
+            uintptr_t at = (uintptr_t)m->data - (uintptr_t)o.bytes;
+            if (at < o.file_bytes)
+                sum = checksum_add(checksum_add(sum, (uint64_t)part), at);
+        }
+    }
+    return sum;
+}
+
+/* Packing, the matrix the pool is at. */
 struct packing {
-    struct pool *pool;
-    char *next;
-    struct matrix *matrix;
+    const struct matrix *matrix;
+    char *packed;
+    uint64_t place; /* a number for the matrix */
+    bool is_summed;
+    uint64_t checksum; /* of everything packed so far, as it lies in the source */
 };
 
 /* Whole pages of the file between two places of it will not be read again soon. */
@@ -66,29 +110,33 @@ static void give_back(const char *from, const char *to)
         madvise((void *)first, last - first, MADV_DONTNEED);
 }
 
+/* The disk reads a matrix while the one before is packed. */
+static void ask_for(const struct matrix *m)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = (uintptr_t)m->data / page * page;
+    uint64_t bytes = weight_row_bytes(m->type, (uint64_t)m->n_in) * (uint64_t)m->n_out;
+    madvise((void *)first, (uintptr_t)m->data + bytes - first, MADV_WILLNEED);
+}
+
 static void pack_share(void *arg, int thread, int n_threads)
 {
     struct packing *p = arg;
     const struct matrix *m = p->matrix;
-    uint64_t row_bytes = weight_row_bytes(m->type, (uint64_t)m->n_in);
+    uint64_t row_bytes = weight_row_bytes(m->type, (uint64_t)m->n_in), checksum = 0;
+    const char *rows = m->data;
     int64_t first, last;
     pool_share(m->n_out, PACK_ROWS, thread, n_threads, &first, &last);
-    if (first >= last)
-        return;
-    pack_rows(p->next, m->type, m->data, m->n_in, (int)first, (int)last);
-    give_back((const char *)m->data + (uint64_t)first * row_bytes,
-              (const char *)m->data + (uint64_t)last * row_bytes);
-}
-
-static void pack_one(struct matrix *m, void *arg)
-{
-    struct packing *p = arg;
-    if (!m->data)
-        return;
-    p->matrix = m;
-    pool_run(p->pool, pack_share, p);
-    m->packed = p->next;
-    p->next += padded_size(m);
+    for (int64_t row = first, end; row < last; row = end) {
+        end = row + PACK_ROWS < last ? row + PACK_ROWS : last;
+        pack_rows(p->packed, m->type, rows, m->n_in, (int)row, (int)end);
+        /* While these rows are in the processor's cache. */
+        if (p->is_summed)
+            checksum += checksum_piece(p->place + (uint64_t)row, rows + (uint64_t)row * row_bytes,
+                                       (size_t)(end - row) * row_bytes);
+    }
+    __atomic_fetch_add(&p->checksum, checksum, __ATOMIC_RELAXED);
+    if (first < last)
+        give_back(rows + (uint64_t)first * row_bytes, rows + (uint64_t)last * row_bytes);
 }
 
 static enum status map_memory(struct packed_map *out, uint64_t bytes, const char *path, struct error *err)
@@ -108,23 +156,83 @@ static enum status map_memory(struct packed_map *out, uint64_t bytes, const char
     return OK;
 }
 
+static void pack_all(struct packing *p, const struct matrices *list, struct pool *pool,
+                     const struct model_options *options)
+{
+    uint64_t done = 0, total = total_size(list);
+    char *packed = p->packed;
+    model_progress_report(options, "packing weights", 0, total);
+    for (size_t i = 0; i < list->n; i++) {
+        p->matrix = list->all[i];
+        p->packed = packed + done;
+        p->place = (uint64_t)i << 32;
+        if (i + 1 < list->n)
+            ask_for(list->all[i + 1]);
+        pool_run(pool, pack_share, p);
+        done += padded_size(p->matrix);
+        model_progress_report(options, "packing weights", done, total);
+    }
+}
+
+static void place_all(const struct matrices *list, const char *packed)
+{
+    for (size_t i = 0; i < list->n; i++) {
+        list->all[i]->packed = packed;
+        packed += padded_size(list->all[i]);
+    }
+}
+
+/* Packs the weights into memory; they begin at *first. */
+static enum status pack_into_memory(struct reader *r, const struct matrices *list, struct pool *pool,
+                                    struct pack_cache *cache, const char **first)
+{
+    struct packed_map *out = &r->m->packed;
+    struct packing p = { .is_summed = cache };
+    uint64_t bytes = total_size(list);
+    enum status s = map_memory(out, bytes, r->path, r->err);
+    if (s != OK)
+        return s;
+    *first = p.packed = (char *)(((uintptr_t)out->map + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
+    madvise(p.packed, bytes, MADV_HUGEPAGE);
+    pack_all(&p, list, pool, r->options);
+    mprotect(out->map, out->map_bytes, PROT_READ);
+    if (cache)
+        pack_cache_write(cache, *first, p.checksum);
+    return OK;
+}
+
+static enum status load_packed(struct reader *r, const struct matrices *list, struct pool *pool)
+{
+    struct pack_cache cache;
+    const char *first = NULL;
+    enum status s = OK;
+    bool has_cache = r->options->cache_folder;
+
+    if (has_cache)
+        pack_cache_init(&cache, r, pool, sum_shapes(list, r->m->gguf), total_size(list));
+    if (!has_cache || !pack_cache_map(&cache, &r->m->packed, &first))
+        s = pack_into_memory(r, list, pool, has_cache ? &cache : NULL, &first);
+    if (s == OK)
+        place_all(list, first);
+    if (has_cache)
+        pack_cache_fini(&cache);
+    return s;
+}
+
 enum status pack_weights(struct reader *r)
 {
-    struct model *m = r->m;
-    struct packing p = { 0 };
-    uint64_t bytes = 0;
-    enum status s;
+    struct matrices list = { 0 };
+    struct pool *pool;
 
-    each_matrix(m, add_size, &bytes);
-    if ((s = map_memory(&m->packed, bytes, r->path, r->err)) != OK ||
-        (s = pool_create(&p.pool, bytes > HUGE_PAGE ? (int)sysconf(_SC_NPROCESSORS_ONLN) : 1, r->err)) != OK)
-        return s;
-    p.next = (char *)(((uintptr_t)m->packed.map + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
-    madvise(p.next, bytes, MADV_HUGEPAGE);
-    each_matrix(m, pack_one, &p);
-    pool_destroy(p.pool);
-    mprotect(m->packed.map, m->packed.map_bytes, PROT_READ);
-    return OK;
+    each_matrix(r->m, take, &list);
+    int n_threads = total_size(&list) > HUGE_PAGE ? (int)sysconf(_SC_NPROCESSORS_ONLN) : 1;
+    enum status s = pool_create(&pool, n_threads, r->err);
+    if (s == OK) {
+        s = load_packed(r, &list, pool);
+        pool_destroy(pool);
+    }
+    free(list.all);
+    return s;
 }
 
 void free_packed(struct packed_map *p)

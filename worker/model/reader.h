@@ -20,8 +20,9 @@ enum {
 struct reader {
     struct model *m;
     const char *path;
+    const struct model_options *options;
     struct error *err;
-    bool *is_used;          /* [tensors of the file] */
+    bool *is_used; /* [tensors of the file] */
 };
 
 /* Fills r->m->architecture and r->m->facts, but for what the tensors tell: n_vocab, n_params, weight_bytes,
@@ -31,8 +32,16 @@ MUST_CHECK enum status read_facts(struct reader *r);
 /* Fills the rest of r->m and checks every tensor against the facts. */
 MUST_CHECK enum status find_tensors(struct reader *r);
 
-/* Packs every matrix that products read. Uses all cores, for as long as it takes. */
+/* Packs every matrix that products read, or maps what was packed before. Uses all cores, for as long as it
+ * takes. */
 MUST_CHECK enum status pack_weights(struct reader *r);
 void free_packed(struct packed_map *p);
+
+static inline void model_progress_report(const struct model_options *o, const char *step, uint64_t done,
+                                         uint64_t total)
+{
+    if (o->progress)
+        o->progress(o->context, step, done, total);
+}
 
 #endif

@@ -3,6 +3,10 @@
 /* Output elements per grain of a cut: a group of packed weights, whose outputs fill two cache lines. */
 enum { GRAIN = PACK_ROWS };
 
+/* Outputs of a part: what a product of 512 rows gives for them stays in the second-level cache for what comes
+ * next. */
+enum { PART = 4 * GRAIN };
+
 struct stage {
     struct engine *engine;
     stage_fn *run;
@@ -104,12 +108,23 @@ void add_delta(struct engine *e, int row, int first, int last)
     e->kernels.add(row_of(&e->x, row) + first, delta + first, last - first);
 }
 
-static void project_and_add(struct engine *e, int first, int last)
+void in_parts(struct engine *e, stage_fn *run, int first, int last)
+{
+    for (; first < last; first += PART)
+        run(e, first, last - first < PART ? last : first + PART);
+}
+
+static void project_and_add_part(struct engine *e, int first, int last)
 {
     multiply(e, e->block_out, &e->delta, first, last);
     if (!e->block_norm->weight)
         for (int r = 0; r < e->n_rows; r++)
             add_delta(e, r, first, last);
+}
+
+static void project_and_add(struct engine *e, int first, int last)
+{
+    in_parts(e, project_and_add_part, first, last);
 }
 
 static void normalise_and_add(struct engine *e, int first, int last)

@@ -24,6 +24,9 @@ static inline int whole_groups(int n_out)
 /* Runs a stage over output elements 0..n-1 of every row. */
 void each_output(struct engine *e, stage_fn *run, int n);
 
+/* The same by one thread, a few groups at a time: for stages that work on what they have just multiplied. */
+void in_parts(struct engine *e, stage_fn *run, int first, int last);
+
 static inline float *row_of(const struct row_buffer *b, int row)
 {
     return b->data + (size_t)row * b->stride;

@@ -48,7 +48,7 @@ struct layer {
     int window;                /* positions a row sees, itself included; INT32_MAX for all */
 };
 
-/* One map, read-only once filled, for the packed form of every matrix that products read. */
+/* One map, read-only once filled or of a file, for the packed form of every matrix that products read. */
 struct packed_map {
     char *map;
     uint64_t map_bytes;

@@ -91,6 +91,7 @@ static int parse(int argc, char **argv, struct request *q, struct run *run)
     static const struct option options[] = {
         { "threads", required_argument, NULL, 't' },
         { "kv", required_argument, NULL, 'k' },
+        { "pack-cache", required_argument, NULL, 'C' },
         { "temperature", required_argument, NULL, 'T' },
         { "top-k", required_argument, NULL, 'K' },
         { "top-p", required_argument, NULL, 'P' },
@@ -116,7 +117,7 @@ static int parse(int argc, char **argv, struct request *q, struct run *run)
             q->as_json = true;
         else if (option == 'c')
             q->is_chat = true;
-        else if (option == 't' || option == 'k') {
+        else if (option == 't' || option == 'k' || option == 'C') {
             if ((problem = run_take_option(run, argv[0], option, optarg)))
                 return problem;
         } else if ((wants = take_option(q, option, optarg)))

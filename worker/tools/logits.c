@@ -46,6 +46,7 @@ static int parse(int argc, char **argv, struct request *q, struct run *run)
     static const struct option options[] = {
         { "threads", required_argument, NULL, 't' },
         { "kv", required_argument, NULL, 'k' },
+        { "pack-cache", required_argument, NULL, 'C' },
         { "tokens", required_argument, NULL, 'T' },
         { "out", required_argument, NULL, 'o' },
         { "all", no_argument, NULL, 'a' },

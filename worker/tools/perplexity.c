@@ -126,6 +126,7 @@ int command_perplexity(int argc, char **argv)
     static const struct option options[] = {
         { "threads", required_argument, NULL, 't' },
         { "kv", required_argument, NULL, 'k' },
+        { "pack-cache", required_argument, NULL, 'C' },
         { "json", no_argument, NULL, 'j' },
         { "help", no_argument, NULL, 'h' },
         { 0 },

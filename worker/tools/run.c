@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
+#include "common/progress.h"
 #include "common/topology.h"
 #include "worker/tools/commands.h"
 
@@ -42,14 +44,33 @@ int run_take_option(struct run *r, const char *command, int option, const char *
         r->n_threads = (int)n;
         return 0;
     }
+    if (option == 'C') {
+        r->pack_cache = value;
+        return *value ? 0 : command_misused(command, "--pack-cache wants a folder");
+    }
     if (!kv_type_parse(value, &r->kv_type))
         return command_misused(command, "--kv wants f32, f16, bf16, q8 or q4, not \"%s\"", value);
     return 0;
 }
 
+/* Small models are there before anyone could read a line. */
+static void show_step(void *context, const char *step, uint64_t done, uint64_t total)
+{
+    enum { PATIENCE_MS = 500 };
+    int64_t *began_ms = context;
+    if (done == 0)
+        *began_ms = clock_ms();
+    else if (done == total)
+        progress_end();
+    else if (clock_ms() - *began_ms > PATIENCE_MS)
+        progress_update(step, done, total);
+}
+
 enum status run_open_model(struct run *r, const char *path, bool with_tokenizer, struct error *err)
 {
-    enum status s = model_open(&r->model, path, err);
+    int64_t began_ms = 0;
+    struct model_options o = { r->pack_cache, show_step, &began_ms };
+    enum status s = model_open_with(&r->model, path, &o, err);
     if (s == OK && with_tokenizer)
         s = tokenizer_create(&r->tokenizer, model_gguf(r->model), err);
     return s;

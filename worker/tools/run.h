@@ -14,6 +14,7 @@ enum { RUN_MAX_ROWS = 256 };
 struct run {
     int n_threads;
     enum kv_type kv_type;
+    const char *pack_cache; /* NULL: none */
     struct model *model;
     struct tokenizer *tokenizer; /* NULL unless asked for */
     struct engine *engine;
@@ -23,18 +24,21 @@ struct run {
 void run_init(struct run *r);
 void run_fini(struct run *r);
 
-/* Of --threads and --kv, which getopt knows as 't' and 'k'. */
+/* Of --threads, --kv and --pack-cache, which getopt knows as 't', 'k' and 'C'. */
 #define RUN_HELP                                                                                             \
     "  --threads N       threads to compute with (default: all cores)\n"                                     \
-    "  --kv TYPE         numbers the cache of keys and values holds: f32, f16, bf16,\n"                       \
-    "                    q8 or q4 (default f32)\n"
+    "  --kv TYPE         numbers the cache of keys and values holds: f32, f16, bf16,\n"                      \
+    "                    q8 or q4 (default f32)\n"                                                           \
+    "  --pack-cache DIR  keep the weights there as the products read them: the next run\n"                   \
+    "                    maps that file, as large as FILE, instead of making it\n"
 
-/* Takes the value of --threads ('t') or --kv ('k'); returns 0, or EXIT_USAGE after saying what is wrong. */
+/* Takes the value of one of them; returns 0, or EXIT_USAGE after saying what is wrong. */
 int run_take_option(struct run *r, const char *command, int option, const char *value);
 
 /* A whole number from low to high and nothing else. */
 bool run_parse_whole(const char *text, long long low, long long high, long long *out);
 
+/* Shows the progress of what takes long. */
 MUST_CHECK enum status run_open_model(struct run *r, const char *path, bool with_tokenizer,
                                       struct error *err);
 

@@ -1,0 +1,333 @@
+/* The promise that a request gets the same answer whatever runs beside it, where the arithmetic has most ways
+ * to go: every layout of packed weights, matrices that end amid a super-block, a group or a block, every size
+ * of a step up to 33 sequences, prompts cut below and above the numbers of rows at which products change
+ * their ways, positions that an earlier request computed, every type of cache, one to four threads. Every
+ * row's logits are bit for bit those of a model that reads one token at a time. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/xalloc.h"
+#include "worker/kernels/kernels.h"
+#include "worker/model/engine.h"
+
+enum { N_STREAMS = 3, N_TOKENS = 110, MAX_BATCH = 33, N_SLOTS = MAX_BATCH + 1, MAX_ROWS = 140 };
+
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+#define IS_SANITIZED true /* some twenty times slower */
+#else
+#define IS_SANITIZED false
+#endif
+
+/* Inputs of up to 512 elements go through products in two planes, wider ones in one; so models are wide or
+ * narrow. A type whose blocks have 256 elements allows no sizes but multiples. */
+static const struct shape {
+    const char *name, *options;
+} shapes[] = {
+    { "Q8_0", "--type Q8_0 --embd 576 --heads 9 --kv-heads 3 --ff 1568" },
+    { "Q5_0", "--type Q5_0 --embd 576 --heads 9 --kv-heads 3 --ff 1056" },
+    { "Q4_0", "--type Q4_0 --embd 608 --heads 19 --kv-heads 1 --ff 1120" },
+    { "Q4_1", "--type Q4_1 --embd 544 --heads 17 --kv-heads 17 --ff 800" },
+    { "IQ4_NL", "--type IQ4_NL --embd 544 --heads 8 --kv-heads 2 --ff 800" },
+    { "Q2_K", "--type Q2_K --embd 768 --heads 12 --kv-heads 4 --ff 1280" },
+    { "Q3_K", "--type Q3_K --embd 768 --heads 12 --kv-heads 4 --ff 1280" },
+    { "Q4_K", "--type Q4_K --embd 768 --heads 12 --kv-heads 4 --ff 1536" },
+    { "Q5_K", "--type Q5_K --embd 768 --heads 12 --kv-heads 4 --ff 1280" },
+    { "Q6_K", "--type Q6_K --embd 768 --heads 12 --kv-heads 4 --ff 1536" },
+    { "TQ2_0", "--type TQ2_0 --embd 768 --heads 12 --kv-heads 4 --ff 1280" },
+    { "F16", "--type F16 --embd 580 --heads 10 --kv-heads 5 --ff 601" },
+    { "narrow-Q4_K", "--type Q4_K --embd 256 --heads 8 --kv-heads 4 --ff 512" },
+    { "narrow-Q6_K", "--type Q6_K --embd 256 --heads 8 --kv-heads 4 --ff 512" },
+    { "narrow-Q5_0", "--type Q5_0 --embd 480 --heads 10 --kv-heads 5 --ff 352" },
+    { "narrow-F16", "--type F16 --embd 90 --heads 5 --kv-heads 1 --ff 100" },
+    { "experts-Q4_K", "--type Q4_K --embd 768 --heads 6 --kv-heads 2 --experts 6 --expert-ff 256" },
+    { "experts-Q8_0", "--arch qwen2moe --type Q8_0 --embd 576 --heads 9 --kv-heads 3 --experts 7 "
+                      "--experts-used 3 --expert-ff 544 --shared-ff 608" },
+};
+enum { N_SHAPES = sizeof shapes / sizeof *shapes };
+
+static char folder[] = "/tmp/woolly-test-same-XXXXXX";
+
+static char *model_path(const char *name)
+{
+    return xasprintf("%s/%s.gguf", folder, name);
+}
+
+static int make_models(void **state)
+{
+    (void)state;
+    if (!mkdtemp(folder))
+        return -1;
+    for (int i = 0; i < N_SHAPES; i++) {
+        char *path = model_path(shapes[i].name);
+        char *command = xasprintf("'%s' --out '%s' --layers 2 --vocab 331 --ctx %d --seed 7 %s >/dev/null",
+                                  MAKE_GGUF, path, N_TOKENS, shapes[i].options);
+        int code = system(command);
+        free(command);
+        free(path);
+        if (code)
+            return -1;
+    }
+    return 0;
+}
+
+static int remove_models(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_SHAPES; i++) {
+        char *path = model_path(shapes[i].name);
+        unlink(path);
+        free(path);
+    }
+    return rmdir(folder);
+}
+
+static struct model *open_model(const char *name)
+{
+    struct model *m;
+    struct error err;
+    char *path = model_path(name);
+    if (model_open(&m, path, &err) != OK)
+        fail_msg("%s", err.text);
+    free(path);
+    return m;
+}
+
+/* --- a model, what it has to say, and an engine that is asked --- */
+
+struct exam {
+    const char *model_name;
+    const struct model *model;
+    enum kv_type kv_type;
+    int n_threads, n_vocab;
+    float *expected; /* [N_STREAMS][N_TOKENS][n_vocab] */
+    struct engine *engine;
+    const char *question; /* what is being tried */
+    int size;
+
+    struct row rows[MAX_ROWS]; /* of the next step */
+    int stream[MAX_ROWS];
+    int n_rows;
+    int next[N_SLOTS]; /* position that comes next in the slot */
+};
+
+static int32_t token_of(const struct exam *x, int stream, int i)
+{
+    return (int32_t)(((unsigned)i * 37u + (unsigned)stream * 101u + (unsigned)(i * i) % 13u) %
+                     (unsigned)x->n_vocab);
+}
+
+static const float *expected_of(const struct exam *x, int stream, int pos)
+{
+    return x->expected + ((size_t)stream * N_TOKENS + (size_t)pos) * (size_t)x->n_vocab;
+}
+
+static void open_engine(struct exam *x, int n_threads)
+{
+    struct engine_options o = { n_threads, N_SLOTS, N_TOKENS, MAX_ROWS, x->kv_type };
+    struct error err;
+    if (engine_create(&x->engine, x->model, &o, &err) != OK)
+        fail_msg("%s", err.text);
+    x->n_threads = n_threads;
+    memset(x->next, 0, sizeof x->next);
+}
+
+/* One row per step, one thread. */
+static void ask_one_by_one(struct exam *x)
+{
+    size_t n = (size_t)N_STREAMS * N_TOKENS * (size_t)x->n_vocab;
+    x->expected = xcalloc(n, sizeof *x->expected);
+    open_engine(x, 1);
+    for (int s = 0; s < N_STREAMS; s++)
+        for (int i = 0; i < N_TOKENS; i++) {
+            struct row row = { token_of(x, s, i), 0, i, true };
+            engine_step(x->engine, &row, 1);
+            memcpy(x->expected + ((size_t)s * N_TOKENS + (size_t)i) * (size_t)x->n_vocab,
+                   engine_logits(x->engine, 0), (size_t)x->n_vocab * sizeof *x->expected);
+        }
+    engine_destroy(x->engine);
+    for (size_t i = 0; i < n; i++)
+        assert_true(isfinite(x->expected[i]));
+}
+
+/* The next position of the slot joins the step. */
+static void add_row(struct exam *x, int stream, int slot)
+{
+    int pos = x->next[slot]++;
+    x->stream[x->n_rows] = stream;
+    x->rows[x->n_rows++] = (struct row){ token_of(x, stream, pos), slot, pos, pos % 5 != 1 };
+}
+
+static void run_step(struct exam *x)
+{
+    engine_step(x->engine, x->rows, x->n_rows);
+    for (int i = 0, n_logits = 0; i < x->n_rows; i++) {
+        const struct row *row = &x->rows[i];
+        if (!row->want_logits)
+            continue;
+        if (memcmp(engine_logits(x->engine, n_logits++), expected_of(x, x->stream[i], row->pos),
+                   (size_t)x->n_vocab * sizeof(float)) != 0)
+            fail_msg("%s on %s, %s cache, %d threads, %s %d: position %d of stream %d differs", x->model_name,
+                     engine_isa(x->engine), kv_type_name(x->kv_type), x->n_threads, x->question, x->size,
+                     row->pos, x->stream[i]);
+    }
+    x->n_rows = 0;
+}
+
+/* --- the questions --- */
+
+/* A prompt cut into chunks, each behind a row of some other sequences. */
+static void ask_chunks(struct exam *x, int chunk, int n_others)
+{
+    x->question = "chunks of";
+    x->size = chunk;
+    memset(x->next, 0, sizeof x->next);
+    while (x->next[0] < N_TOKENS) {
+        for (int s = 1; s <= n_others; s++)
+            if (x->next[s] < N_TOKENS)
+                add_row(x, s, s);
+        for (int i = 0; i < chunk && x->next[0] < N_TOKENS; i++)
+            add_row(x, 0, 0);
+        run_step(x);
+    }
+}
+
+/* Steps of 1 to 33 sequences, each at a place of its own and with the prompts of others before it. */
+static void ask_batches(struct exam *x)
+{
+    x->question = "prompts, rows per step up to";
+    x->size = MAX_ROWS;
+    memset(x->next, 0, sizeof x->next);
+    for (int slot = 0; slot < MAX_BATCH; slot++) {
+        int n_prompt = 1 + slot * 7 % 67;
+        while (x->next[slot] < n_prompt) {
+            if (x->n_rows == MAX_ROWS)
+                run_step(x);
+            add_row(x, slot % N_STREAMS, slot);
+        }
+    }
+    run_step(x);
+
+    x->question = "batch of";
+    for (x->size = 1; x->size <= MAX_BATCH; x->size++) {
+        for (int i = 0; i < x->size; i++) {
+            int slot = (i * 4 + x->size) % MAX_BATCH;
+            add_row(x, slot % N_STREAMS, slot);
+        }
+        run_step(x);
+    }
+}
+
+/* A request whose first `kept` tokens are those of the one before it in the slot, which went on differently.
+ */
+static void ask_to_continue(struct exam *x, int kept)
+{
+    x->question = "positions kept:";
+    x->size = kept;
+    for (int part = 0; part < 2; part++) {
+        struct row rows[MAX_ROWS];
+        int from = part ? kept : 0, n = 0, last = part ? N_TOKENS - 3 : kept;
+        for (int pos = from; pos < last; pos++)
+            rows[n++] = (struct row){ token_of(x, part ? 1 : 0, pos), N_SLOTS - 1, pos, false };
+        engine_step(x->engine, rows, n);
+    }
+    x->next[N_SLOTS - 1] = kept;
+    while (x->next[N_SLOTS - 1] < N_TOKENS) {
+        for (int i = 0; i < 29 && x->next[N_SLOTS - 1] < N_TOKENS; i++)
+            add_row(x, 0, N_SLOTS - 1);
+        run_step(x);
+    }
+}
+
+static void ask_all(struct exam *x, int n_threads)
+{
+    static const int chunks[] = { 1, 2, 5, 7, 12, 13, 24, 47, 48, 64, 100 };
+    static const int kept[] = { 1, 31, 63, 64, 65, 100 };
+
+    open_engine(x, n_threads);
+    for (size_t i = IS_SANITIZED ? 7 : 0; i < sizeof chunks / sizeof *chunks; i++)
+        ask_chunks(x, chunks[i], i % 2 ? N_STREAMS - 1 : 0);
+    ask_batches(x);
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        ask_to_continue(x, kept[i]);
+    engine_destroy(x->engine);
+}
+
+static void examine(const char *name, enum kv_type kv_type, int fewest_threads, int most_threads)
+{
+    struct model *m = open_model(name);
+    struct exam x = { .model_name = name, .model = m, .kv_type = kv_type };
+    x.n_vocab = model_facts(m)->n_vocab;
+    ask_one_by_one(&x);
+    for (int n = fewest_threads; n <= most_threads; n++)
+        ask_all(&x, n);
+    free(x.expected);
+    model_close(m);
+}
+
+/* --- tests --- */
+
+static void test_every_type_of_weights_gives_the_same_answer(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_SHAPES; i++)
+        examine(shapes[i].name, KV_F16, 2, 2);
+}
+
+static void test_any_number_of_threads_gives_the_same_answer(void **state)
+{
+    (void)state;
+    examine("Q8_0", KV_F16, 1, IS_SANITIZED ? 1 : 4);
+    examine("Q4_K", KV_F16, 1, IS_SANITIZED ? 1 : 4);
+    examine("experts-Q8_0", KV_Q8, 1, IS_SANITIZED ? 1 : 4);
+}
+
+static void test_every_type_of_cache_gives_the_same_answer(void **state)
+{
+    (void)state;
+    for (enum kv_type t = 0; t < KV_TYPES; t++) {
+        examine("narrow-Q5_0", t, 1, 2); /* heads of 48 */
+        examine("narrow-F16", t, 3, 3);  /* heads of 18 */
+    }
+}
+
+/* The best level answers in the other tests. */
+static void test_the_other_instruction_sets_give_the_same_answer(void **state)
+{
+    (void)state;
+    for (enum isa isa = ISA_SCALAR; isa < ISA_COUNT; isa++) {
+        if (!isa_is_available(isa))
+            continue;
+        setenv("WOOLLY_ISA", isa_name(isa), 1);
+        if (isa == ISA_SCALAR) { /* slow */
+            examine("narrow-F16", KV_F16, 2, 2);
+            continue;
+        }
+        examine("Q4_0", KV_F16, 2, 2);
+        examine("Q4_K", KV_Q8, 2, 2);
+        examine("Q6_K", KV_Q4, 2, 2);
+        examine("experts-Q8_0", KV_F16, 2, 2);
+        examine("F16", KV_BF16, 2, 2);
+    }
+    unsetenv("WOOLLY_ISA");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_type_of_weights_gives_the_same_answer),
+        cmocka_unit_test(test_any_number_of_threads_gives_the_same_answer),
+        cmocka_unit_test(test_every_type_of_cache_gives_the_same_answer),
+        cmocka_unit_test(test_the_other_instruction_sets_give_the_same_answer),
+    };
+    return cmocka_run_group_tests(tests, make_models, remove_models);
+}
