@@ -1,6 +1,7 @@
 """The server as its users see it: one `woolly serve` with two workers of a small random model."""
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -259,6 +260,20 @@ class Lives(unittest.TestCase):
             self.assertNotIn(worker, server.workers())
             self.assertEqual(server.log().count("model_loaded"), 1)
             self.assertEqual(server.log().count("worker_forked"), 2)
+
+    def test_second_start_maps_the_packed_weights_of_the_first(self):
+        cache = os.path.join(folder, "packed")
+        texts = []
+        for step in ("packing weights", "reading packed weights"):
+            with Server(f"m={MODEL}", options=["--workers", "2", "--pack-cache", cache]) as server, Client(server) as client:
+                texts.append(client.complete(prompt="x", max_tokens=20, ignore_end=True)[1])
+                steps = re.findall('load_ended .*step="([^"]*)"', server.log())
+                self.assertEqual(steps[0], step)
+                self.assertEqual(server.log().count("load_began"), len(steps))
+                for pid in server.workers() if len(steps) == 1 else ():
+                    with open(f"/proc/{pid}/maps") as maps:
+                        self.assertRegex(maps.read(), "r--s .*/packed/tiny-[0-9a-f]*.woolly-packed")
+        self.assertEqual(texts[0], texts[1])
 
     def test_killed_broker_and_host_come_back(self):
         with Server(f"m={MODEL}", options=["--workers", "1"]) as server:

@@ -274,6 +274,56 @@ static void test_strange_scales_give_the_same_bits(void **state)
             check_problem(types[t], 288, 70, rows, 1, FILL_STRANGE);
 }
 
+/* --- packing --- */
+
+/* What layout 1 makes of seeded weights. Files of packed weights go by its number, so a change here needs
+ * another PACK_LAYOUT. */
+static const uint64_t layout_1[N_TYPES] = {
+    0xe78ac879aa31027d, /* F32 */
+    0xcf6900d6c3c7ab42, /* F16 */
+    0xc95722b12afb29d5, /* BF16 */
+    0x4d4e9bc77f2658a0, /* Q8_0 */
+    0x927acc54630a955a, /* Q4_0 */
+    0xb38819f08ad24df4, /* Q4_1 */
+    0x262cae07ad72078d, /* Q5_0 */
+    0x75b20a9d439e8699, /* Q5_1 */
+    0xebebeba9e5558d76, /* Q2_K */
+    0x5f0a3ad09b529dfc, /* Q3_K */
+    0xc38cd97e65cd336f, /* Q4_K */
+    0x51fcced07b1b26b2, /* Q5_K */
+    0xf2df67edefe110cb, /* Q6_K */
+    0x27d6978cd2aa8d52, /* Q8_K */
+    0x927acc54630a955a, /* IQ4_NL */
+    0xc3843412a0f8b8f5, /* IQ4_XS */
+    0xd95c05b7e3e9b9b4, /* TQ1_0 */
+    0x9dff4ad418165e15, /* TQ2_0 */
+    0xd578e7fee3d37511, /* MXFP4 */
+};
+
+static uint64_t sum_packed(enum weight_type type)
+{
+    int n = weight_info(type)->block_len == PACK_K ? 512 : 288;
+    struct problem p = problem_create(type, n, 70, 1, 1, FILL_SANE);
+    uint64_t sum = 0xcbf29ce484222325u;
+    for (uint64_t i = 0; i < packed_size(type, 70, n); i++)
+        sum = (sum ^ ((const uint8_t *)p.packed)[i]) * 0x100000001b3u;
+    problem_destroy(&p);
+    return sum;
+}
+
+static void test_packing_gives_the_bytes_of_its_layout(void **state)
+{
+    (void)state;
+    assert_int_equal(PACK_LAYOUT, 1);
+    for (int t = 0; t < N_TYPES; t++) {
+        random_state = 13;
+        uint64_t sum = sum_packed(types[t]);
+        if (sum != layout_1[t])
+            fail_msg("%s: packed bytes have the sum 0x%016llx", weight_name(types[t]),
+                     (unsigned long long)sum);
+    }
+}
+
 /* --- activations --- */
 
 static float strange_activation(void)
@@ -405,6 +455,7 @@ static void test_products_are_those_of_the_dequantised_weights(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_packing_gives_the_bytes_of_its_layout),
         cmocka_unit_test(test_products_are_those_of_the_dequantised_weights),
         cmocka_unit_test(test_every_level_quantises_to_the_same_bits),
         cmocka_unit_test(test_every_level_has_the_bits_of_scalar_for_all_sizes),

@@ -65,6 +65,7 @@ static void test_bad_options_are_refused_by_name(void **state)
     assert_refused(PARSE("--queue", "many", "x"), "--queue");
     assert_refused(PARSE("--pin", "maybe", "x"), "--pin");
     assert_refused(PARSE("--kv", "q5", "x"), "--kv");
+    assert_refused(PARSE("--pack-cache", "", "x"), "--pack-cache");
     assert_refused(PARSE("--log-level", "loud", "x"), "--log-level");
     assert_refused(PARSE("--bogus", "x"), "--bogus");
     assert_refused(PARSE("x", "--slots"), "--slots");

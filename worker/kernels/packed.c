@@ -1,5 +1,5 @@
-/* Packed products: weights are walked once, front to back; each super-block meets all rows of activations, cut
- * into near-equal tiles, before the next one is touched. */
+/* Packed products: weights are walked once, front to back; each super-block meets all rows of activations,
+ * cut into near-equal tiles, before the next one is touched. */
 #include <string.h>
 
 #include "worker/kernels/packed_level.h"
@@ -10,9 +10,9 @@ enum { MAX_CHUNK = 512 };
 /* From this many rows on it pays to multiply the scales with every level beforehand. */
 enum { LEVELLED_FROM = 48 };
 
-/* How far ahead of the super-block at hand memory is asked for. Little bursts all the way keep memory busy while
- * a tile computes: with one row of Q4_K and one thread on Zen 5, two a block give 37 GB/s, one for two blocks 30,
- * none 24; a plain read 40. */
+/* How far ahead of the super-block at hand memory is asked for. Little bursts all the way keep memory busy
+ * while a tile computes: with one row of Q4_K and one thread on Zen 5, two a block give 37 GB/s, one for two
+ * blocks 30, none 24; a plain read 40. */
 enum { PREFETCH_AHEAD = 8192 };
 
 /* Up to this many rows tiles unpack quants by themselves; with more it pays to expand them once for all. */
@@ -35,14 +35,6 @@ static enum tile_kind tile_kind(enum scale_kind kind)
     }
 }
 
-static void multiply_levels(struct expanded *e, int n_scales)
-{
-    for (int l = 0; l < PACK_LEVELS; l++)
-        for (int s = 0; s < n_scales; s++)
-            for (int r = 0; r < PACK_ROWS; r++)
-                e->levelled[l][s][r] = e->scale[s][r] * (float)(l + 1);
-}
-
 /* n rows in as few tiles as can be, as equal as can be: the first `n_larger` have one row more. */
 struct tile_walk {
     int n_tiles, rows, n_larger;
@@ -59,47 +51,80 @@ static int tile_rows(const struct tile_walk *w, int tile)
     return w->rows + (tile < w->n_larger);
 }
 
-/* Rows r..r+n-1 of activations times one group of weights. */
-static void multiply_group(const struct packed_level *level, const struct pack_format *f, const uint8_t *group,
-                           const struct activations *a, int r, int n, float (*totals)[PACK_ROWS])
+/* How one product with quantised weights goes about it: the same for all its groups. */
+struct plan {
+    const struct packed_level *level;
+    const struct pack_format *format;
+    struct tile_walk walk; /* over the rows of activations */
+    bool is_levelled, is_expanded;
+    packed_tile *const *tiles; /* [rows - 1] */
+};
+
+static struct plan make_plan(const struct packed_level *level, const struct pack_format *f, int n)
+{
+    enum tile_kind kind = tile_kind(f->scales);
+    struct plan p = { .level = level, .format = f, .walk = walk_tiles(n, level->max_tile) };
+    p.is_levelled = n >= LEVELLED_FROM;
+    p.is_expanded = f->lines != LINES_8 && (n > UNPACKED_UP_TO || !level->tiles[f->lines][kind][0]);
+    p.tiles =
+        p.is_levelled ? level->levelled_tiles[kind] : level->tiles[p.is_expanded ? LINES_8 : f->lines][kind];
+    return p;
+}
+
+/* What super-blocks of one length have in common: all of a row but perhaps the last. */
+struct block_plan {
+    int blocks, n_prefetch;
+    size_t bytes, scales_bytes;
+};
+
+static struct block_plan plan_blocks(const struct plan *p, int blocks)
+{
+    size_t bytes = super_block_size(p->format, blocks);
+    return (struct block_plan){ blocks, (int)(bytes / LINE) / (2 * blocks * p->walk.n_tiles) + 1, bytes,
+                                scales_size(p->format->scales, blocks) };
+}
+
+static void multiply_super_block(const struct plan *p, const struct block_plan *b, struct expanded *e,
+                                 const uint8_t *weights, const struct activation_block *rows,
+                                 float (*totals)[PACK_ROWS])
+{
+    struct tile_facts facts = {
+        .lines = weights + b->scales_bytes,
+        .kind = p->format->lines,
+        .table = p->format->table,
+        .blocks = b->blocks,
+        .offset = p->format->offset,
+        .n_prefetch = b->n_prefetch,
+        .prefetch = weights + PREFETCH_AHEAD,
+    };
+    p->level->expand_scales(e, p->format->scales, b->blocks, weights);
+    if (p->is_expanded) {
+        p->level->expand_lines(e, p->format, b->blocks, facts.lines);
+        facts.lines = e->buffer[0];
+    }
+    if (p->is_levelled)
+        p->level->expand_levels(e, has_scales_per_16(p->format->scales) ? 2 * b->blocks : b->blocks);
+    for (int t = 0, row = 0; t < p->walk.n_tiles; row += tile_rows(&p->walk, t++)) {
+        p->tiles[tile_rows(&p->walk, t) - 1](totals + row, e, &facts, rows + row);
+        facts.prefetch += 2 * b->n_prefetch * b->blocks * LINE;
+        if (facts.prefetch >= weights + b->bytes + PREFETCH_AHEAD)
+            facts.n_prefetch = 0;
+    }
+}
+
+/* The rows of activations from r on times one group of weights. */
+static void multiply_group(const struct plan *p, const uint8_t *group, const struct activations *a, int r,
+                           float (*totals)[PACK_ROWS])
 {
     struct expanded e;
-    enum tile_kind kind = tile_kind(f->scales);
-    bool is_levelled = n >= LEVELLED_FROM;
-    bool is_expanded = f->lines != LINES_8 && (n > UNPACKED_UP_TO || !level->tiles[f->lines][kind][0]);
-    packed_tile *const *tiles = is_levelled ? level->levelled_tiles[kind]
-                                            : level->tiles[is_expanded ? LINES_8 : f->lines][kind];
-
-    for (int s = 0; s < packed_super_blocks(a->n); s++) {
-        int blocks = blocks_in(a->n, s);
-        size_t bytes = super_block_size(f, blocks);
-        const struct activation_block *rows = a->blocks + (size_t)s * a->block_stride + r;
-        struct tile_walk walk = walk_tiles(n, level->max_tile);
-        int n_prefetch = (int)(bytes / LINE) / (2 * blocks * walk.n_tiles) + 1;
-        struct tile_facts facts = {
-            .lines = group + scales_size(f->scales, blocks),
-            .kind = f->lines,
-            .table = f->table,
-            .blocks = blocks,
-            .offset = f->offset,
-            .n_prefetch = n_prefetch,
-            .prefetch = group + PREFETCH_AHEAD,
-        };
-
-        level->expand_scales(&e, f->scales, blocks, group);
-        if (is_expanded) {
-            level->expand_lines(&e, f, blocks, facts.lines);
-            facts.lines = e.buffer[0];
-        }
-        if (is_levelled)
-            multiply_levels(&e, has_scales_per_16(f->scales) ? 2 * blocks : blocks);
-        for (int t = 0, row = 0; t < walk.n_tiles; row += tile_rows(&walk, t++)) {
-            tiles[tile_rows(&walk, t) - 1](totals + row, &e, &facts, rows + row);
-            facts.prefetch += 2 * n_prefetch * blocks * LINE;
-            if (facts.prefetch >= group + bytes + PREFETCH_AHEAD)
-                facts.n_prefetch = 0;
-        }
-        group += bytes;
+    int whole = a->n / PACK_K, rest = blocks_in(a->n, whole);
+    struct block_plan b = plan_blocks(p, PACK_BLOCKS);
+    const struct activation_block *rows = a->blocks + r;
+    for (int s = 0; s < whole; s++, group += b.bytes, rows += a->block_stride)
+        multiply_super_block(p, &b, &e, group, rows, totals);
+    if (rest) {
+        b = plan_blocks(p, rest);
+        multiply_super_block(p, &b, &e, group, rows, totals);
     }
 }
 
@@ -139,13 +164,14 @@ void packed_multiply(const struct packed_level *level, enum weight_type type, fl
 
     for (int r = 0; r < a->n_rows; r += chunk) {
         int n = a->n_rows - r < chunk ? a->n_rows - r : chunk;
+        struct plan plan = make_plan(level, f, n * planes);
         for (int i = first; i < last; i += PACK_ROWS) {
             const uint8_t *group = (const uint8_t *)packed + (size_t)(i / PACK_ROWS) * group_bytes;
             memset(totals, 0, (size_t)(n * planes) * sizeof *totals);
             if (f->lines == LINES_FLOAT)
                 multiply_float_group(level, type, (const char *)group, a, r, n, totals);
             else
-                multiply_group(level, f, group, a, r * planes, n * planes, totals);
+                multiply_group(&plan, group, a, r * planes, totals);
             for (int row = 0; row < n; row++)
                 store_totals(out + (size_t)(r + row) * out_stride + i,
                              (const float(*)[PACK_ROWS])totals + row * planes, planes,
@@ -154,8 +180,8 @@ void packed_multiply(const struct packed_level *level, enum weight_type type, fl
     }
 }
 
-void packed_quantise(const struct packed_level *level, struct activation_block *out, size_t stride, int planes,
-                     const float *x, int n)
+void packed_quantise(const struct packed_level *level, struct activation_block *out, size_t stride,
+                     int planes, const float *x, int n)
 {
     level->quantise(out, stride, planes, x, n);
 }

@@ -39,9 +39,9 @@ enum {
  * elements the scale is NaN; elements past the end of the row are 0. */
 struct activation_block {
     int8_t q[PACK_K];
-    float level[PACK_BLOCKS];        /* 1 to PACK_LEVELS */
-    float level_sum[PACK_BLOCKS];    /* level * sum of q, of each 32 */
-    int16_t level_sums[PACK_BLOCKS]; /* the same */
+    float level[PACK_BLOCKS];          /* 1 to PACK_LEVELS */
+    float level_sum[PACK_BLOCKS];      /* level * sum of q, of each 32 */
+    int16_t level_sums[PACK_BLOCKS];   /* the same */
     int16_t level_sums16[PACK_K / 16]; /* level * sum of q, of each 16 */
     int16_t sums[PACK_BLOCKS];         /* sum of q, of each 32 */
     int16_t sums16[PACK_K / 16];       /* of each 16 */
@@ -54,9 +54,9 @@ _Static_assert(sizeof(struct activation_block) == 448, "whole cache lines");
 
 /* Rows of activations: x for products with float weights, blocks for those with quantised ones.
  *
- * A row has one or two planes. The second plane of a row is what the first one's rounding left over, quantised
- * again: with it activations have about 16 bits. To a product the planes are rows like others, whose results
- * it adds. */
+ * A row has one or two planes. The second plane of a row is what the first one's rounding left over,
+ * quantised again: with it activations have about 16 bits. To a product the planes are rows like others,
+ * whose results it adds. */
 struct activations {
     int n_rows;
     int n;                                 /* elements per row */
@@ -69,14 +69,14 @@ struct activations {
 
 struct packed_level;
 
-/* out[r * out_stride + i] = weight row i times activation row r, for every r and first <= i < last. first is a
- * multiple of PACK_ROWS, last too or the number of weight rows. */
+/* out[r * out_stride + i] = weight row i times activation row r, for every r and first <= i < last. first is
+ * a multiple of PACK_ROWS, last too or the number of weight rows. */
 void packed_multiply(const struct packed_level *level, enum weight_type type, float *out, size_t out_stride,
                      const void *packed, int first, int last, const struct activations *a);
 
 /* The planes of one row of n elements: plane p of super-block s at out[s * stride + p]. */
-void packed_quantise(const struct packed_level *level, struct activation_block *out, size_t stride, int planes,
-                     const float *x, int n);
+void packed_quantise(const struct packed_level *level, struct activation_block *out, size_t stride,
+                     int planes, const float *x, int n);
 
 /* Whether products with the type read `blocks`; else they read x. */
 bool packed_wants_blocks(enum weight_type type);
@@ -93,8 +93,8 @@ uint64_t packed_size(enum weight_type type, int n_rows, int n);
 size_t packed_group_size(enum weight_type type, int n);
 
 /* Packs rows first..last-1 of a matrix of n_rows rows of n elements, which lie at `rows` as in the file, into
- * `packed` (64-byte aligned). first is a multiple of PACK_ROWS, last too or n_rows. Threads may pack different
- * rows at the same time. */
+ * `packed` (64-byte aligned). first is a multiple of PACK_ROWS, last too or n_rows. Threads may pack
+ * different rows at the same time. */
 void pack_rows(void *packed, enum weight_type type, const void *rows, int n, int first, int last);
 
 #endif

@@ -554,6 +554,7 @@ const struct packed_level PACKED_LEVEL = {
     .max_tile = LARGEST_TILE,
     .expand_lines = expand_lines,
     .expand_scales = expand_scales,
+    .expand_levels = expand_levels,
     .tiles = {
         [LINES_8] = { PACKED_TILE_KINDS(BYTES) },
         [LINES_4] = { [PER_32] = ENTRIES(nibbles),

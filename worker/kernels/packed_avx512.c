@@ -31,8 +31,9 @@ INLINE __m512i broadcast(const void *p)
 /* What each block's dot products begin with: -offset times the sum of the activations. */
 INLINE void correct_offset(int32_t (*init)[16], bool per_16, int offset, const struct activation_block *a)
 {
-    __m512i sums = per_16 ? _mm512_cvtepi16_epi32(_mm256_loadu_si256((const void *)a->sums16))
-                          : _mm512_castsi256_si512(_mm256_cvtepi16_epi32(_mm_loadu_si128((const void *)a->sums)));
+    __m512i sums =
+        per_16 ? _mm512_cvtepi16_epi32(_mm256_loadu_si256((const void *)a->sums16))
+               : _mm512_castsi256_si512(_mm256_cvtepi16_epi32(_mm_loadu_si128((const void *)a->sums)));
     _mm512_store_si512(init, _mm512_mullo_epi32(sums, _mm512_set1_epi32(-offset)));
 }
 
@@ -66,8 +67,8 @@ INLINE __m512i load_quants(enum line_kind lines, const uint8_t *base, const uint
     if (lines == LINES_8)
         return _mm512_loadu_si512(base + (8 * b + i) * GROUP_LINE + v * LINE);
     if (lines == LINES_2 || lines == LINES_3) {
-        __m512i q = move_bits(_mm512_loadu_si512(base + (2 * b + i / 4) * GROUP_LINE + v * LINE), 2 * (i % 4),
-                              0, 3);
+        __m512i q =
+            move_bits(_mm512_loadu_si512(base + (2 * b + i / 4) * GROUP_LINE + v * LINE), 2 * (i % 4), 0, 3);
         return lines == LINES_2 ? q : _mm512_or_si512(q, move_bits(p->plane[0], i, 2, 1));
     }
     __m512i q =
@@ -188,7 +189,8 @@ INLINE void tile(int rows, enum line_kind lines, bool per_16, enum min_kind mini
     for (int b = 0; b < t->blocks; b += 2) {
         add_block(rows, lines, per_16, minima, is_levelled, &sums, e, t, base, a, init, b, 0, &prefetch);
         if (b + 1 < t->blocks)
-            add_block(rows, lines, per_16, minima, is_levelled, &sums, e, t, base, a, init, b + 1, 1, &prefetch);
+            add_block(rows, lines, per_16, minima, is_levelled, &sums, e, t, base, a, init, b + 1, 1,
+                      &prefetch);
     }
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++) {
@@ -201,8 +203,8 @@ INLINE void tile(int rows, enum line_kind lines, bool per_16, enum min_kind mini
 
 /* --- activations --- */
 
-/* All sums of a super-block, as packed_scalar.c has them. The absolute differences from 0 of quants + 128 add up
- * eight bytes at a time; 16 * 128 too much in each sum of sixteen. */
+/* All sums of a super-block, as packed_scalar.c has them. The absolute differences from 0 of quants + 128 add
+ * up eight bytes at a time; 16 * 128 too much in each sum of sixteen. */
 INLINE void sum_blocks(struct activation_block *out, __m256i level)
 {
     __m512i bias = _mm512_set1_epi8((char)0x80), eights = _mm512_setzero_si512();
@@ -215,11 +217,13 @@ INLINE void sum_blocks(struct activation_block *out, __m256i level)
                  : i == 2 ? _mm512_inserti32x4(eights, words, 2)
                           : _mm512_inserti32x4(eights, words, 3);
     }
-    __m512i sums16 = _mm512_sub_epi32(_mm512_madd_epi16(eights, _mm512_set1_epi16(1)), _mm512_set1_epi32(2048));
+    __m512i sums16 =
+        _mm512_sub_epi32(_mm512_madd_epi16(eights, _mm512_set1_epi16(1)), _mm512_set1_epi32(2048));
     __m256i words16 = _mm512_cvtepi32_epi16(sums16);
     __m256i sums = _mm256_madd_epi16(words16, _mm256_set1_epi16(1));
     __m256i level_sums = _mm256_mullo_epi32(sums, level);
-    __m256i level_twice = _mm256_or_si256(level, _mm256_slli_epi32(level, 16)); /* for both sixteens of a block */
+    __m256i level_twice =
+        _mm256_or_si256(level, _mm256_slli_epi32(level, 16)); /* for both sixteens of a block */
     _mm256_storeu_ps(out->level, _mm256_cvtepi32_ps(level));
     _mm256_storeu_ps(out->level_sum, _mm256_cvtepi32_ps(level_sums));
     _mm_storeu_si128((void *)out->level_sums, _mm256_cvtepi32_epi16(level_sums));
@@ -318,7 +322,7 @@ static void quantise(struct activation_block *out, size_t stride, int planes, co
 /* --- the table --- */
 
 #define TILE(name, rows, lines, per_16, minima, is_levelled)                                                 \
-    static void name##_##rows(float (*totals)[PACK_ROWS], const struct expanded *e,                          \
+    static void name##_##rows(float(*totals)[PACK_ROWS], const struct expanded *e,                           \
                               const struct tile_facts *t, const struct activation_block *a)                  \
     {                                                                                                        \
         tile(rows, lines, per_16, minima, is_levelled, totals, e, t, a);                                     \
@@ -330,7 +334,10 @@ static void quantise(struct activation_block *out, size_t stride, int planes, co
     TILE(name, 4, lines, per_16, minima, false)                                                              \
     TILE(name, 5, lines, per_16, minima, false)                                                              \
     TILE(name, 6, lines, per_16, minima, false)
-#define ENTRIES(name) { name##_1, name##_2, name##_3, name##_4, name##_5, name##_6 }
+#define ENTRIES(name)                                                                                        \
+    {                                                                                                        \
+        name##_1, name##_2, name##_3, name##_4, name##_5, name##_6                                           \
+    }
 
 #define BYTE_TILES(name, per_16, minima)                                                                     \
     TILES(name, LINES_8, per_16, minima)                                                                     \
@@ -406,7 +413,7 @@ INLINE void float_tile(enum weight_type type, int rows, float (*totals)[PACK_ROW
 }
 
 #define FLOAT_TILE(name, type, rows)                                                                         \
-    static void name##_tile_##rows(float (*totals)[PACK_ROWS], const void *weights, int n, const float *x,   \
+    static void name##_tile_##rows(float(*totals)[PACK_ROWS], const void *weights, int n, const float *x,    \
                                    size_t x_stride)                                                          \
     {                                                                                                        \
         float_tile(type, rows, totals, weights, n, x, x_stride);                                             \
@@ -427,6 +434,7 @@ const struct packed_level packed_level_avx512 = {
     .max_tile = PACKED_MAX_TILE,
     .expand_lines = expand_lines,
     .expand_scales = expand_scales,
+    .expand_levels = expand_levels,
     .tiles = {
         [LINES_8] = { PACKED_TILE_KINDS(BYTES) },
         [LINES_4] = { [PER_32] = ENTRIES(nibbles),

@@ -1,5 +1,5 @@
-/* Expanding a super-block, written once with the compiler's vectors and compiled for each instruction set. The
- * file that includes this defines before it
+/* Expanding a super-block, written once with the compiler's vectors and compiled for each instruction set.
+ * The file that includes this defines before it
  *
  *     static floats halves_to_floats(const uint8_t *p)        sixteen f16 numbers
  *     static dwords look_up(dwords line, const uint8_t *table)  each byte, 0..15, by table[byte]
@@ -137,7 +137,8 @@ INLINE void expand_six(struct expanded *e, int n_dwords, int n_pairs, int offset
 #pragma GCC unroll 8
         for (int p = 0; p < n_pairs; p++) {
             dwords pair = six_fields(d, p);
-            store_floats16(&e->scale[2 * p][16 * v], (to_floats(masked(pair, 0xffff)) - (float)offset) * whole);
+            store_floats16(&e->scale[2 * p][16 * v],
+                           (to_floats(masked(pair, 0xffff)) - (float)offset) * whole);
             store_floats16(&e->scale[2 * p + 1][16 * v], (to_floats(pair >> 16) - (float)offset) * whole);
         }
     }
@@ -239,4 +240,16 @@ static void expand_scales(struct expanded *e, enum scale_kind kind, int blocks, 
         expand_nibble_min(e, in);
         break;
     }
+}
+
+/* The first n of the scales times every level. */
+static void expand_levels(struct expanded *e, int n)
+{
+    for (int s = 0; s < n; s++)
+        for (int i = 0; i < PACK_ROWS; i++) {
+            float scale = e->scale[s][i];
+#pragma GCC unroll 8
+            for (int l = 0; l < PACK_LEVELS; l++)
+                e->levelled[l][s][i] = scale * (float)(l + 1);
+        }
 }

@@ -4,8 +4,8 @@
  *     planes    the high bits of quants of 3, 5 and 6 bits
  *     lines     their low bits, or all
  *
- * Sections are multiples of 64 bytes and of two vectors: rows 0-15 first, then rows 16-31. With b the block of
- * 32 elements, i = 0..7 the place of four elements in it, v the vector:
+ * Sections are multiples of 64 bytes and of two vectors: rows 0-15 first, then rows 16-31. With b the block
+ * of 32 elements, i = 0..7 the place of four elements in it, v the vector:
  *
  *     8 bits    line (8b + i, v)
  *     4 bits    line (8p + i, v) has block 2p in its low nibbles and block 2p + 1 in its high ones

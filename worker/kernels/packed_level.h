@@ -1,7 +1,7 @@
 /* Inside of kernels: what an instruction set brings to the packed products, and the form in which they meet.
  *
- * The scales of a super-block are first expanded to f32. With few rows of activations the tiles unpack quants as
- * they read them; with many the quants too are expanded first, to a byte each, and stay in the first-level
+ * The scales of a super-block are first expanded to f32. With few rows of activations the tiles unpack quants
+ * as they read them; with many the quants too are expanded first, to a byte each, and stay in the first-level
  * cache while tile after tile passes. */
 #ifndef WOOLLY_KERNELS_PACKED_LEVEL_H
 #define WOOLLY_KERNELS_PACKED_LEVEL_H
@@ -18,7 +18,7 @@ struct expanded {
     int16_t pairs[PACK_BLOCKS][PACK_ROWS][2]; /* MIN_PAIRS: minima of blocks 2p and 2p + 1 */
     float neg_base[PACK_ROWS];
     float levelled[PACK_LEVELS][PACK_K / 16][PACK_ROWS]; /* scale times each level, when many rows come */
-    uint8_t buffer[PACK_K / 4][GROUP_LINE]; /* quants of a byte each, as LINES_8 */
+    uint8_t buffer[PACK_K / 4][GROUP_LINE];              /* quants of a byte each, as LINES_8 */
 } __attribute__((aligned(64)));
 
 /* What a tile is about, beyond its expanded scales. */
@@ -44,13 +44,14 @@ enum { PACKED_MAX_TILE = 6 };
 
 enum tile_kind { PER_32, PER_32_FLOATS, PER_32_PAIRS, PER_16, PER_16_PAIRS, PACKED_KINDS };
 
-/* Kinds of tiles by (scales per 16, minima); see packed_kind in packed.c. Where a level has no tiles for a kind
- * of lines they are expanded to LINES_8. */
+/* Kinds of tiles by (scales per 16, minima); see packed_kind in packed.c. Where a level has no tiles for a
+ * kind of lines they are expanded to LINES_8. */
 struct packed_level {
     void (*quantise)(struct activation_block *out, size_t stride, int planes, const float *x, int n);
     int max_tile; /* rows of the largest tile, up to PACKED_MAX_TILE */
     void (*expand_lines)(struct expanded *e, const struct pack_format *f, int blocks, const uint8_t *planes);
     void (*expand_scales)(struct expanded *e, enum scale_kind kind, int blocks, const uint8_t *scales);
+    void (*expand_levels)(struct expanded *e, int n_scales);
     packed_tile *tiles[LINE_KINDS][PACKED_KINDS][PACKED_MAX_TILE];
     packed_tile *levelled_tiles[PACKED_KINDS][PACKED_MAX_TILE]; /* read `levelled` */
     packed_float_tile *f32_tiles[PACKED_MAX_TILE], *f16_tiles[PACKED_MAX_TILE], *bf16_tiles[PACKED_MAX_TILE];

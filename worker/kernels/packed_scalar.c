@@ -66,8 +66,8 @@ INLINE void tile(bool per_16, enum min_kind minima, float (*totals)[PACK_ROWS], 
 }
 
 #define TILE(name, per_16, minima)                                                                           \
-    static void tile_##name(float (*totals)[PACK_ROWS], const struct expanded *e,               \
-                                         const struct tile_facts *t, const struct activation_block *a)       \
+    static void tile_##name(float(*totals)[PACK_ROWS], const struct expanded *e, const struct tile_facts *t, \
+                            const struct activation_block *a)                                                \
     {                                                                                                        \
         tile(per_16, minima, totals, e, t, a);                                                               \
     }
@@ -91,7 +91,7 @@ INLINE void float_tile(enum weight_type type, float (*totals)[PACK_ROWS], const 
 }
 
 #define FLOAT_TILE(name, type)                                                                               \
-    static void name##_tile(float (*totals)[PACK_ROWS], const void *weights, int n, const float *x,          \
+    static void name##_tile(float(*totals)[PACK_ROWS], const void *weights, int n, const float *x,           \
                             size_t x_stride)                                                                 \
     {                                                                                                        \
         (void)x_stride;                                                                                      \
@@ -132,8 +132,8 @@ static void sum_block(struct activation_block *out, int b)
     out->level_sum[b] = (float)out->level_sums[b];
 }
 
-/* The levels of blocks whose largest elements are `share` of the super-block's, when that of the largest block
- * is `top`. */
+/* The levels of blocks whose largest elements are `share` of the super-block's, when that of the largest
+ * block is `top`. */
 static void set_levels(int *level, const float *share, int blocks, int top)
 {
     for (int b = 0; b < blocks; b++) {
@@ -162,7 +162,8 @@ static int choose_levels(int *level, const float *share, int blocks)
     return best;
 }
 
-/* n elements, a multiple of PACK_BLOCK; what they lack to PACK_K counts as 0. rest: what rounding left over. */
+/* n elements, a multiple of PACK_BLOCK; what they lack to PACK_K counts as 0. rest: what rounding left over.
+ */
 static void quantise_super_block(struct activation_block *out, float *rest, const float *x, int n)
 {
     bool is_finite = all_finite(x, n);
@@ -211,6 +212,7 @@ const struct packed_level packed_level_scalar = {
     .max_tile = 1,
     .expand_lines = expand_lines,
     .expand_scales = expand_scales,
+    .expand_levels = expand_levels,
     .tiles = { [LINES_8] = { PACKED_TILE_KINDS(ENTRY) } },
     .levelled_tiles = { PACKED_TILE_KINDS(ENTRY) },
     .f32_tiles = { f32_tile },

@@ -47,7 +47,7 @@ const float *engine_logits(const struct engine *e, int i);
 const struct engine_options *engine_options(const struct engine *e);
 uint64_t engine_kv_bytes(const struct engine *e); /* of all slots, when full */
 
-/* "scalar", "avx2", "avx512": what the kernels of this process run on. */
+/* What the kernels of this process run on: a name of isa_name, "avx512" or "scalar". */
 const char *engine_isa(const struct engine *e);
 
 #endif
