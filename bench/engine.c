@@ -166,17 +166,17 @@ static void plan_group(struct plan *p, const struct engine_request *q, int threa
     for (int b = 0; b < q->batch.n; b++)
         for (int i = 0; i < prompt->n; i++)
             for (int k = 0; k < decode->n; k++)
-                plan_add(p, (struct trial){ threads,
-                                            depth,
-                                            q->batch.values[b],
-                                            prompt->values[i],
-                                            decode->values[k],
-                                            { { 0 } },
-                                            { { 0 } } });
+                plan_add(p, (struct trial){ .threads = threads,
+                                            .depth = depth,
+                                            .sequences = q->batch.values[b],
+                                            .prompt = prompt->values[i],
+                                            .decode = decode->values[k] });
     for (int i = 0; i < prompt->n && !q->batch.n; i++)
-        plan_add(p, (struct trial){ threads, depth, 1, prompt->values[i], 0, { { 0 } }, { { 0 } } });
+        plan_add(p, (struct trial){
+                        .threads = threads, .depth = depth, .sequences = 1, .prompt = prompt->values[i] });
     for (int k = 0; k < decode->n && !q->batch.n; k++)
-        plan_add(p, (struct trial){ threads, depth, 1, 0, decode->values[k], { { 0 } }, { { 0 } } });
+        plan_add(p, (struct trial){
+                        .threads = threads, .depth = depth, .sequences = 1, .decode = decode->values[k] });
 }
 
 static struct plan make_plan(const struct engine_request *q)

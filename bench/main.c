@@ -35,7 +35,7 @@ int command_misused(const char *command, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    fprintf(stderr, "woolly-bench: %s: %s (see woolly-bench %s --help)\n", command, text, command);
+    fprintf(stderr, "woolly-bench %s: %s (see woolly-bench %s --help)\n", command, text, command);
     return EXIT_USAGE;
 }
 

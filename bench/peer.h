@@ -13,7 +13,7 @@ enum peer_depth { PEER_NO_DEPTH, PEER_DEPTH_OPTION /* -d */, PEER_GP_OPTION /* -
 MUST_CHECK enum status peer_find_depth(const char *program, enum peer_depth *depth, struct error *err);
 
 /* Runs the trials, which have the same threads and depth, once and adds a sample to each. E_FORMAT when the
- * program prints no figure for one of them. */
+ * program prints no figure for any of them: one without an option for depth only decodes there. */
 MUST_CHECK enum status peer_measure(const struct engine_request *q, enum peer_depth depth,
                                     struct trial *trials, size_t n, struct error *err);
 

@@ -176,9 +176,10 @@ static void print_table(const struct engine_request *q, const struct subject *su
                         const struct trial *trials, size_t n)
 {
     struct half halves[2];
-    printf("%s: %s, %.0f million parameters, %.0f MB; %s, cache %s; %d %s\n\n", q->model,
-           subject->architecture, (double)subject->parameters / 1e6, (double)subject->weight_bytes / 1e6,
-           subject->isa, subject->kv, q->reps, q->peer ? "rounds" : "repetitions");
+    printf("%s: %s, %s million parameters, %s MB; %s, cache %s; %d %s\n\n", q->model, subject->architecture,
+           report_number((double)subject->parameters / 1e6, 1),
+           report_number((double)subject->weight_bytes / 1e6, 1), subject->isa, subject->kv, q->reps,
+           q->peer ? "rounds" : "repetitions");
     printf("test     threads  batch  depth tokens  %8s  %-19s", "tok/s", "least - most");
     if (q->peer)
         printf("  %8s  %-19s  %6s  %s", "peer", "least - most", "ratio", "by round");

@@ -20,8 +20,8 @@ struct config {
     uint32_t slots;   /* per worker */
     const char *kv;
     const char *pack_cache; /* a folder; NULL: none */
-    uint32_t queue;  /* per model */
-    const char *zmq; /* NULL: a socket in the runtime folder, published there */
+    uint32_t queue;         /* per model */
+    const char *zmq;        /* NULL: a socket in the runtime folder, published there */
     uint32_t grace_ms;
     enum log_level log_level;
     bool wants_help, wants_version;

@@ -60,7 +60,8 @@ static bool confine_host(const struct config *c, int which)
     topology_init(&t);
     for (int i = 0; i < n && is_enough; i++) {
         is_enough = topology_share(&t, which * n + i, c->n_models * n, (int)c->threads, &one);
-        CPU_OR(&all, &all, &one);
+        if (is_enough)
+            CPU_OR(&all, &all, &one);
     }
     topology_fini(&t);
     return is_enough && sched_setaffinity(0, sizeof all, &all) == 0;

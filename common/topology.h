@@ -10,7 +10,7 @@
 
 struct core {
     int cpu;    /* the kernel's number of its first processing unit that we may use */
-    int domain; /* 0.. in order: cores that share memory and cache */
+    int domain; /* 0.. in order: of a NUMA node, or of a cache where a node has many */
 };
 
 struct topology {

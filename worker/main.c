@@ -161,6 +161,8 @@ static void parse(struct options *o, int argc, char **argv)
             take_kv_type(o, optarg);
             break;
         case PACK_CACHE:
+            if (!*optarg)
+                usage_error("--pack-cache", optarg, "must be a folder");
             o->pack_cache = optarg;
             break;
         case LEVEL:

@@ -12,7 +12,7 @@ mkdir -p "$directory"
 export OPENBLAS_NUM_THREADS=1 # one thread adds in one order: the same weights each time on one kind of machine
 # Memory is kept for the next step: giving it back and getting it again, page by page, takes longer than some of the work.
 export MALLOC_TOP_PAD_=536870912 MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=2000000000
-python=/usr/bin/python3       # Debian's torch is not seen by another python
+python=/usr/bin/python3 # Debian's torch is not seen by another python
 
 "$python" export.py text
 for name in woolhill-llama woolhill-mistral woolhill-granite woolhill-qwen2 woolhill-chat; do

@@ -33,8 +33,8 @@ class Recipe:
     base: str = ""            # fine-tuned from this model, on conversations
     note: str = STORIES       # for the card: what to expect of it
     # Training, `batch` rows of `length` tokens a step. The rate falls to nothing over the second half. Every sixth
-    # step has fewer rows, as long as the context; if they come last, those steps are the last sixth. Then `more` steps,
-    # all with such rows: from half the rate to nothing.
+    # step has fewer rows, as long as the context; if they come last, those steps are the last sixth, and all of what
+    # follows. Then `more` steps: from half the rate to nothing.
     steps: int = 3000
     more: int = 0
     are_long_last: bool = False

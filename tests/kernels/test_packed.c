@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "worker/kernels/half.h"
 #include "worker/kernels/kernels.h"
@@ -113,11 +115,24 @@ struct problem {
     size_t out_stride;
 };
 
+/* Memory that ends at a page which may not be touched; the page before it knows its size. */
 static void *take(size_t bytes)
 {
-    void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
-    assert_true(p != NULL);
-    return p;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), body = (bytes + page - 1) / page * page,
+           all = body + 2 * page;
+    char *map = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(map != MAP_FAILED);
+    memcpy(map, &all, sizeof all);
+    assert_true(mprotect(map + page + body, page, PROT_NONE) == 0);
+    return map + page + body - bytes;
+}
+
+static void give_back(void *p)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), all;
+    char *map = (char *)((uintptr_t)p / page * page - page);
+    memcpy(&all, map, sizeof all);
+    munmap(map, all);
 }
 
 /* Blocks of 32 differ in size, so that all levels occur. */
@@ -163,11 +178,11 @@ static struct problem problem_create(enum weight_type type, int n, int n_out, in
 
 static void problem_destroy(struct problem *p)
 {
-    free(p->weights);
-    free(p->packed);
-    free(p->x);
-    free(p->blocks);
-    free(p->out);
+    give_back(p->weights);
+    give_back(p->packed);
+    give_back(p->x);
+    give_back(p->blocks);
+    give_back(p->out);
 }
 
 /* Outputs that no product wrote hold this. */
@@ -217,7 +232,7 @@ static void check_problem(enum weight_type type, int n, int n_out, int n_rows, i
             multiply(&p, &k);
             check_same(&p, &k, expected);
         }
-    free(expected);
+    give_back(expected);
     problem_destroy(&p);
 }
 
@@ -435,8 +450,8 @@ static void check_against_double(enum weight_type type, int n, int n_out, int n_
                 fail_msg("%s: row %d, output %d is %g and not %g", weight_name(type), r, i, got, sum);
         }
     }
-    free(w);
-    free(minima);
+    give_back(w);
+    give_back(minima);
     problem_destroy(&p);
 }
 

@@ -237,7 +237,7 @@ static float *dequantised(const struct gguf_tensor *t)
     float *x = xcalloc(t->dims[0] * t->dims[1], sizeof *x);
     for (uint64_t r = 0; r < t->dims[1]; r++)
         weight_dequantise(t->type)(x + r * t->dims[0], (const char *)t->data + r * row_bytes,
-                                      (int)t->dims[0]);
+                                   (int)t->dims[0]);
     return x;
 }
 

@@ -167,7 +167,7 @@ static char *made_file(void)
 
 static void flip(const char *path, off_t at)
 {
-    uint8_t byte;
+    uint8_t byte = 0;
     int fd = open(path, O_RDWR);
     assert_true(fd >= 0 && pread(fd, &byte, 1, at) == 1);
     byte ^= 4;

@@ -47,7 +47,8 @@ struct logit_kernels {
     double (*sum_above)(const float *x, const float *weights, int n, float least);
 
     /* Those between `least`, which is finite, and `most`, and their places, in order; returns how many. Both
-     * arrays must have room for 16 more; `found` may be x. With `maxima` blocks that hold none are passed over. */
+     * arrays must have room for 16 more; `found` may be x. With `maxima` blocks that hold none are passed
+     * over. */
     int (*collect)(float *found, int32_t *places, const float *x, int n, const float *maxima, float least,
                    float most);
 };

@@ -18,7 +18,7 @@ static const struct pack_format formats[WEIGHT_TYPES] = {
     [WEIGHT_F32] = { .lines = LINES_FLOAT },
     [WEIGHT_F16] = { .lines = LINES_FLOAT },
     [WEIGHT_BF16] = { .lines = LINES_FLOAT },
-    [WEIGHT_Q4_0] = { LINES_4, SCALES_HALF, 8 },
+    [WEIGHT_Q4_0] = { LINES_4, SCALES_HALF, 8, NULL },
     [WEIGHT_Q4_1] = { LINES_4, SCALES_HALF_MIN, 0, NULL },
     [WEIGHT_Q5_0] = { LINES_5, SCALES_HALF, 16, NULL },
     [WEIGHT_Q5_1] = { LINES_5, SCALES_HALF_MIN, 0, NULL },

@@ -242,6 +242,8 @@ INLINE void tile(int rows, int depth, enum line_kind lines, bool per_16, enum mi
 {
     int32_t init[PACKED_MAX_TILE][16] __attribute__((aligned(32)));
     const uint8_t *base = t->lines + planes_size(lines, t->blocks), *prefetch = t->prefetch;
+    int n_prefetch =
+        (lines == LINES_8 ? 2 : 4) * t->n_prefetch; /* for the one or two blocks of an iteration */
     int vectors = vectors_of(rows);
 
     for (int r = 0; r < rows; r++)
@@ -256,7 +258,7 @@ INLINE void tile(int rows, int depth, enum line_kind lines, bool per_16, enum mi
         if (minima == MIN_PAIRS_32 || minima == MIN_PAIRS_16)
             add_minima(rows, vectors, minima, &sums, e, a, v);
         for (int b = 0; b < t->blocks; b++) {
-            for (int i = 0; v == 0 && i < 2 * t->n_prefetch; i++, prefetch += LINE)
+            for (int i = 0; v == 0 && i < n_prefetch; i++, prefetch += LINE)
                 _mm_prefetch(prefetch, _MM_HINT_T0);
             add_block(rows, vectors, depth, lines, per_16, minima, is_levelled, &sums, e, t, base, a, init, b,
                       0, v);

@@ -56,8 +56,8 @@ void turn_and_store(struct engine *e, int first, int last)
             float *k = row_of(&e->k, r) + h * f->head_dim;
             char *blocks = kv_cache_blocks(&e->cache, e->layer_index, h);
             turn_head(e, r, &e->layer->k_norm, k);
-            kv_store(&e->kernels, &e->cache.layout, blocks + page * e->cache.page_bytes, row->pos % KV_BLOCK, k,
-                     row_of(&e->v, r) + h * f->head_dim);
+            kv_store(&e->kernels, &e->cache.layout, blocks + page * e->cache.page_bytes, row->pos % KV_BLOCK,
+                     k, row_of(&e->v, r) + h * f->head_dim);
         }
     }
 }

@@ -117,7 +117,8 @@ static uint64_t lay_out(struct engine *e, char *base)
     size_t blocks = wider(narrow, (size_t)rows * 2 * (e->x.stride / PACK_K + 1));
     blocks = wider(blocks, (size_t)rows * (wider(e->q.stride, e->gate.stride) / PACK_K + 1));
     if (f->experts.n) {
-        size_t widest = lay_out_experts(&e->experts, &c, rows, f), pairs = (size_t)rows * (size_t)f->experts.n_used;
+        size_t widest = lay_out_experts(&e->experts, &c, rows, f),
+               pairs = (size_t)rows * (size_t)f->experts.n_used;
         blocks = wider(blocks, pairs * wider(2 * NARROW_INPUT / PACK_K, widest / PACK_K + 1));
     }
     e->blocks = carve(&c, 1, blocks * sizeof *e->blocks);

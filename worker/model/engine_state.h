@@ -10,8 +10,8 @@
 #include "worker/model/weights.h"
 
 /* Activations have 8 bits, but 16 (two planes, see packed.h) where a product gives logits, whose errors a
- * client sees, and where rows are narrow: sums over few elements average little of the rounding away, and in a
- * model that small the arithmetic is not what takes the time. */
+ * client sees, and where rows are narrow: sums over few elements average little of the rounding away, and in
+ * a model that small the arithmetic is not what takes the time. */
 enum { NARROW_INPUT = 512 };
 
 /* Rows of floats, each `stride` (a multiple of PACK_BLOCK) after the one before. */
@@ -63,8 +63,8 @@ struct engine {
     int max_chunks;
     struct expert_state experts;
     struct activation_block *blocks; /* [super-blocks of the widest input][max_rows or pairs][planes] */
-    float *logits;       /* [max_rows][n_vocab] */
-    int *logit_rows;     /* [n_logits] which rows want logits */
+    float *logits;                   /* [max_rows][n_vocab] */
+    int *logit_rows;                 /* [n_logits] which rows want logits */
 
     /* The step that is running. */
     const struct row *rows;

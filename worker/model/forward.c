@@ -38,10 +38,12 @@ static void attention_block(struct engine *e)
     int n_embd = e->model->facts.n_embd;
 
     set_input(e, &e->h, n_embd, e->n_rows);
-    each_row(e, normalise_for_attention, e->n_rows);                     /* h = norm(x) */
-    each_output(e, project_q_k_v, whole_groups(l->q.n_out) + whole_groups(l->k.n_out) + whole_groups(l->v.n_out)); /* q, k, v = Wq h, Wk h, Wv h */
-    each_row(e, turn_and_store, e->n_rows);                              /* cache <- rope(k), v */
-    pool_run(e->pool, attend, e); /* attended [rows][n_heads * head_dim] */
+    each_row(e, normalise_for_attention, e->n_rows); /* h = norm(x) */
+    each_output(e, project_q_k_v,
+                whole_groups(l->q.n_out) + whole_groups(l->k.n_out) +
+                    whole_groups(l->v.n_out)); /* q, k, v = Wq h, Wk h, Wv h */
+    each_row(e, turn_and_store, e->n_rows);    /* cache <- rope(k), v */
+    pool_run(e->pool, attend, e);              /* attended [rows][n_heads * head_dim] */
 
     set_input(e, &e->attended, l->attention_out.n_in, e->n_rows);
     each_row(e, prepare_attended, e->n_rows);
@@ -84,13 +86,13 @@ static void expert_block(struct engine *e)
     pair_up(e);
 
     set_input(e, &x->in, n_embd, x->n_pairs);
-    each_row(e, gather_pairs, x->n_pairs);                /* in [pairs][n_embd] */
+    each_row(e, gather_pairs, x->n_pairs);                              /* in [pairs][n_embd] */
     each_output(e, expert_gate_and_up, x->n_busy * whole_groups(n_ff)); /* gate = act(Wg in) * Wu in */
 
     set_input(e, &x->gate, n_ff, x->n_pairs);
     each_row(e, prepare_expert_gated, x->n_pairs);
     each_output(e, expert_down, x->n_busy * whole_groups(n_embd)); /* out [pairs][n_embd] */
-    each_row(e, combine_experts, e->n_rows);         /* x += sum of share * out + the shared block */
+    each_row(e, combine_experts, e->n_rows); /* x += sum of share * out + the shared block */
 }
 
 /* Only rows that want logits go on; they move together in h. */

@@ -203,24 +203,32 @@ void pool_run(struct pool *p, pool_job *job, void *arg)
         run_together(p, job, arg);
 }
 
+/* The products keep sums of some 100 KB on the stack; how large the stack is by itself is up to the shell. */
+enum { STACK_BYTES = 1 << 20 };
+
 enum status pool_create(struct pool **out, int n_threads, struct error *err)
 {
+    pthread_attr_t attributes;
     struct pool *p = aligned_alloc(CACHE_LINE, sizeof *p);
     *out = NULL;
     if (!p)
         return error_set(err, E_NOMEM, "no memory for a pool of threads");
     *p = (struct pool){ .n_threads = n_threads, .alone_ns = SHORTEST_ALONE_NS, .spin_ns = LONG_SPIN_NS };
     p->workers = xcalloc((size_t)n_threads, sizeof *p->workers);
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
     for (int i = 1; i < n_threads; i++) {
         p->workers[i] = (struct worker){ .pool = p, .index = i };
-        int code = pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]);
+        int code = pthread_create(&p->workers[i].thread, &attributes, worker_main, &p->workers[i]);
         if (code) {
+            pthread_attr_destroy(&attributes);
             pool_destroy(p);
             return error_set(err, E_NOMEM, "cannot start thread %d of %d: %s", i + 1, n_threads,
                              strerror(code));
         }
         p->n_started++;
     }
+    pthread_attr_destroy(&attributes);
     *out = p;
     return OK;
 }

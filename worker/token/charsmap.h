@@ -22,8 +22,8 @@ struct charsmap {
     size_t replacements_len;
 };
 
-/* A file without the key gives an empty map. One whose units or replacements point out of the file's bytes is
- * refused. */
+/* A file without the key gives an empty map. One whose units or replacements point out of the file's bytes,
+ * or with a replacement that is too long, is refused. *c points into g's bytes. */
 MUST_CHECK enum status charsmap_init(struct charsmap *c, const struct gguf *g, struct error *err);
 
 /* The longest sequence that the text begins with: returns its length, and what stands for it in *to; 0 where

@@ -5,14 +5,9 @@
 #include <string.h>
 
 #include "common/xalloc.h"
+#include "worker/tools/bench_run.h"
 
 enum { ROW = ATTENTION_HEADS * ATTENTION_HEAD_DIM, TILE = ATTENTION_MAX_ROWS * ROW };
-
-static float random_number(uint64_t *state)
-{
-    *state = *state * 6364136223846793005u + 1442695040888963407u;
-    return (float)(int32_t)(*state >> 32) / 0x1p31f;
-}
 
 /* One block is drawn, the others repeat it: what the numbers are costs nothing. */
 static void fill_blocks(struct attention_bench *a, char *memory)
@@ -22,8 +17,8 @@ static void fill_blocks(struct attention_bench *a, char *memory)
     memset(memory, 0, a->layout.bytes);
     for (int pos = 0; pos < KV_BLOCK; pos++) {
         for (int i = 0; i < ATTENTION_HEAD_DIM; i++) {
-            key[i] = random_number(&random);
-            value[i] = random_number(&random);
+            key[i] = bench_random(&random);
+            value[i] = bench_random(&random);
         }
         kv_store(a->kernels, &a->layout, memory, pos, key, value);
     }
@@ -45,7 +40,7 @@ void attention_init(struct attention_bench *a, const struct kernels *k, enum kv_
         a->table[i] = (int32_t)i;
     a->q = xcalloc(TILE, sizeof *a->q);
     for (int i = 0; i < TILE; i++)
-        a->q[i] = random_number(&random);
+        a->q[i] = bench_random(&random);
     a->out = xcalloc((size_t)n_threads * TILE, sizeof *a->out);
     a->scratch_bytes = (attention_scratch_bytes(&a->layout) + 63) / 64 * 64;
     a->scratch = aligned_alloc(64, (size_t)n_threads * a->scratch_bytes);

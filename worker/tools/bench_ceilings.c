@@ -129,16 +129,11 @@ static bool has_avx2(void)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
-/* Compilers of our age cannot ask for these two by name. */
-static bool has_feature_of_leaf_7_1(unsigned bit)
-{
-    unsigned a, b, c, d;
-    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> bit & 1;
-}
-
+/* Clang 14 cannot ask for this one by name. */
 static bool has_avxvnni(void)
 {
-    return has_avx2() && has_feature_of_leaf_7_1(4);
+    unsigned a, b, c, d;
+    return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> 4 & 1;
 }
 
 static bool has_avx512(void)
@@ -153,7 +148,7 @@ static bool has_avx512vnni(void)
 
 static bool has_avx512bf16(void)
 {
-    return has_avx512() && has_feature_of_leaf_7_1(5);
+    return has_avx512() && __builtin_cpu_supports("avx512bf16");
 }
 
 static const struct {

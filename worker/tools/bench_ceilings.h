@@ -1,6 +1,6 @@
 /* What this machine can do at most, as far as simple loops show it: reading memory, and dot products of every
  * kind its CPU has instructions for. Each loop does nothing else, so a kernel's figure beside it says how
- * much of the machine the kernel uses. Any thread may call them, each for itself. */
+ * much of the machine the kernel uses. Any thread may run a loop, each for itself. */
 #ifndef WOOLLY_TOOLS_BENCH_CEILINGS_H
 #define WOOLLY_TOOLS_BENCH_CEILINGS_H
 
@@ -19,7 +19,8 @@ struct ceiling {
     void (*run)(uint64_t rounds);
 };
 
-/* Those this CPU can run, ended by a NULL name; the same array at every call. */
+/* Those this CPU can run, widest first, ended by a NULL name; the same array at every call. For one thread.
+ */
 const struct ceiling *ceilings_here(void);
 
 #endif

@@ -2,10 +2,10 @@
  * seconds each repetition took.
  *
  * A test is five numbers, T:D:B:P:N. With T threads, the cache of each of B sequences is filled with D
- * positions, untimed. A repetition then gives every sequence P more tokens (prefill, as many rows per step as
- * the engine takes, logits for the last of each) and lets every sequence make N tokens (decode, one step for
- * all of them per token). What comes after the D positions is overwritten by the next repetition. Tokens are
- * random and the same in every run: which token it is costs nothing, and none is sampled. */
+ * positions, untimed. A repetition then gives every sequence P more tokens (prefill, up to ROWS rows per
+ * step, logits for the last of each) and lets every sequence make N tokens (decode, one step for all of them
+ * per token). What comes after the D positions is overwritten by the next repetition. Tokens are random and
+ * the same in every run: which token it is costs nothing, and none is sampled. */
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
@@ -188,7 +188,7 @@ static int parse(int argc, char **argv, struct bench *b)
         }
     }
     if (!b->path || optind == argc)
-        return misused("--model and a test are needed", "nothing");
+        return misused("it wants --model and a test", "less");
     return -1;
 }
 

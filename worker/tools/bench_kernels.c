@@ -437,6 +437,8 @@ static int parse(int argc, char **argv, struct lab *l)
         }
     if (optind != argc)
         return misused("it wants options only", argv[optind]);
+    if (l->only_ceilings && (l->types.n || l->kv_types.n))
+        return misused("with --ceilings only those are measured", l->types.n ? "--types" : "--kv");
     return -1;
 }
 
@@ -448,14 +450,14 @@ int main(int argc, char **argv)
     char problem[120];
     enum isa isa;
 
+    int status = parse(argc, argv, &l);
+    if (status >= 0)
+        return status;
     if (!isa_choose(&isa, problem, sizeof problem)) {
         fprintf(stderr, "woolly-bench kernels: %s\n", problem);
         return EXIT_USAGE;
     }
     kernels_init(&l.kernels, isa);
-    int status = parse(argc, argv, &l);
-    if (status >= 0)
-        return status;
     topology_init(&topology);
     l.n_cores = topology.n_cores;
     topology_fini(&topology);

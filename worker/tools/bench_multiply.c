@@ -6,12 +6,7 @@
 
 #include "common/xalloc.h"
 #include "worker/kernels/quantise.h"
-
-static float random_number(uint64_t *state)
-{
-    *state = *state * 6364136223846793005u + 1442695040888963407u;
-    return (float)(int32_t)(*state >> 32) / 0x1p31f;
-}
+#include "worker/tools/bench_run.h"
 
 static void *aligned(size_t bytes)
 {
@@ -31,7 +26,7 @@ static void fill_matrix(char *packed, enum weight_type type)
     uint64_t random = 1;
     for (int row = 0; row < PACK_ROWS; row++) {
         for (int i = 0; i < MULTIPLY_IN; i++)
-            x[i] = random_number(&random);
+            x[i] = bench_random(&random);
         weight_quantiser(type)(rows + (size_t)row * row_bytes, x, MULTIPLY_IN);
     }
     pack_rows(packed, type, rows, MULTIPLY_IN, 0, PACK_ROWS);
@@ -66,7 +61,7 @@ void multiply_init(struct multiply *m, const struct kernels *k, enum weight_type
     for (int i = 1; i < m->n_matrices; i++)
         memcpy(memory + (size_t)i * matrix_bytes, memory, matrix_bytes);
     for (size_t i = 0; i < n; i++)
-        m->x[i] = random_number(&random);
+        m->x[i] = bench_random(&random);
     multiply_set_rows(m, 1);
 }
 

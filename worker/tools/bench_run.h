@@ -4,6 +4,7 @@
 #define WOOLLY_TOOLS_BENCH_RUN_H
 
 #include <jansson.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -40,6 +41,13 @@ static inline void bench_share_end(struct bench_share *s, int threads)
 {
     s->cpu_s += bench_cpu_seconds() - s->cpu_at_begin;
     s->wanted_s += (bench_seconds() - s->wall_at_begin) * threads;
+}
+
+/* From -1 to 1, the same in every run: a linear congruential generator. */
+static inline float bench_random(uint64_t *state)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (float)(int32_t)(*state >> 32) / 0x1p31f;
 }
 
 /* Prints a line at once, so that its reader sees how far the work is, and frees the object. */

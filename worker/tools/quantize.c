@@ -60,7 +60,7 @@ struct quantizing {
     struct gguf *gguf;
     struct gguf_writer *writer;
     struct pool *pool;
-    struct plan *plans;     /* [n_tensors] */
+    struct plan *plans; /* [n_tensors] */
     uint64_t bytes_read, bytes_before, bytes_after;
 };
 
