@@ -241,6 +241,7 @@ int main(int argc, char **argv, char **envp)
         tokenizer_create(&tokenizer, model_gguf(model), &err) != OK) {
         fprintf(stderr, "woolly-worker: %s\n", err.text);
         model_close(model);
+        topology_fini(&topology);
         return EXIT_FAILURE;
     }
     const struct model_facts *facts = model_facts(model);
