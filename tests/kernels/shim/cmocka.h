@@ -30,6 +30,8 @@ struct CMUnitTest {
             fail_msg("%s:%d: not true: %s", __FILE__, __LINE__, #condition);                                 \
     } while (0)
 
+#define assert_int_equal(a, b) assert_true((a) == (b))
+
 #define cmocka_run_group_tests(tests, setup, teardown) run_tests(tests, sizeof tests / sizeof *(tests))
 
 static int run_tests(const struct CMUnitTest *tests, size_t n)
