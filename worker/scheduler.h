@@ -4,7 +4,7 @@
  *
  * Knows nothing of sockets: jobs come in by scheduler_add, and each ends in exactly one item with a finish
  * reason or an error code. What a job produces depends on its request alone, never on what else runs. One
- * thread calls all of it. All memory of a token is taken at creation. */
+ * thread calls all of it. Memory is taken at creation and, for a job's text, with its first token. */
 #ifndef WOOLLY_WORKER_SCHEDULER_H
 #define WOOLLY_WORKER_SCHEDULER_H
 
