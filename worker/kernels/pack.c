@@ -225,79 +225,104 @@ static void read_q3_k(struct row_block *out, const struct block_q3_k *in)
     }
 }
 
+static void read_q2_k(struct row_block *out, const struct block_q2_k *in)
+{
+    out->scale = in->scale;
+    out->base = in->base;
+    memcpy(out->sub, in->sub, 16);
+    read_two_bits(out->q, in->q);
+}
+
+static void read_q4_k(struct row_block *out, const struct block_q4_k *in)
+{
+    out->scale = in->scale;
+    out->base = in->base;
+    read_six_pairs(out, in->sub);
+    read_nibble_pairs(out->q, in->q);
+}
+
+static void read_q5_k(struct row_block *out, const struct block_q5_k *in)
+{
+    out->scale = in->scale;
+    out->base = in->base;
+    read_six_pairs(out, in->sub);
+    read_nibble_pairs(out->q, in->q);
+    add_high_bits(out->q, in->high, 4);
+}
+
+static void read_q8_k(struct row_block *out, const struct block_q8_k *in)
+{
+    memcpy(&out->whole, &in->scale, sizeof out->whole);
+    read_bytes(out->q, in->q, PACK_K);
+}
+
+static void read_iq4_xs(struct row_block *out, const struct block_iq4_xs *in)
+{
+    out->scale = in->scale;
+    for (int s = 0; s < 8; s++) {
+        out->sub[s] = (uint8_t)((in->sub_low[s / 2] >> s % 2 * 4 & 15) | (in->sub_high >> 2 * s & 3) << 4);
+        read_nibbles(out->q + 8 * s, in->q + 16 * s);
+    }
+}
+
+enum { HALF_ONE = 0x3c00 };
+
+/* Few files have the ternary types: by way of the numbers, in units of the scale, which is 1 for that. */
+static void take_ternary(struct row_block *out, uint16_t scale, const float x[PACK_K])
+{
+    out->whole = float_of_half(scale);
+    for (int i = 0; i < PACK_K; i++)
+        ((uint8_t *)out->q)[i] = (uint8_t)(x[i] + 1);
+}
+
+static void read_tq1_0(struct row_block *out, const struct block_tq1_0 *in)
+{
+    struct block_tq1_0 unit = *in;
+    float x[PACK_K];
+    unit.scale = HALF_ONE;
+    dequantise_tq1_0(x, &unit, PACK_K);
+    take_ternary(out, in->scale, x);
+}
+
+static void read_tq2_0(struct row_block *out, const struct block_tq2_0 *in)
+{
+    struct block_tq2_0 unit = *in;
+    float x[PACK_K];
+    unit.scale = HALF_ONE;
+    dequantise_tq2_0(x, &unit, PACK_K);
+    take_ternary(out, in->scale, x);
+}
+
 static void read_long_block(struct row_block *out, enum weight_type type, const void *block)
 {
     switch (type) {
-    case WEIGHT_Q2_K: {
-        const struct block_q2_k *in = block;
-        out->scale = in->scale;
-        out->base = in->base;
-        memcpy(out->sub, in->sub, 16);
-        read_two_bits(out->q, in->q);
+    case WEIGHT_Q2_K:
+        read_q2_k(out, block);
         break;
-    }
     case WEIGHT_Q3_K:
         read_q3_k(out, block);
         break;
-    case WEIGHT_Q4_K: {
-        const struct block_q4_k *in = block;
-        out->scale = in->scale;
-        out->base = in->base;
-        read_six_pairs(out, in->sub);
-        read_nibble_pairs(out->q, in->q);
+    case WEIGHT_Q4_K:
+        read_q4_k(out, block);
         break;
-    }
-    case WEIGHT_Q5_K: {
-        const struct block_q5_k *in = block;
-        out->scale = in->scale;
-        out->base = in->base;
-        read_six_pairs(out, in->sub);
-        read_nibble_pairs(out->q, in->q);
-        add_high_bits(out->q, in->high, 4);
+    case WEIGHT_Q5_K:
+        read_q5_k(out, block);
         break;
-    }
     case WEIGHT_Q6_K:
         read_q6_k(out, block);
         break;
-    case WEIGHT_IQ4_XS: {
-        const struct block_iq4_xs *in = block;
-        out->scale = in->scale;
-        for (int s = 0; s < 8; s++) {
-            out->sub[s] =
-                (uint8_t)((in->sub_low[s / 2] >> s % 2 * 4 & 15) | (in->sub_high >> 2 * s & 3) << 4);
-            read_nibbles(out->q + 8 * s, in->q + 16 * s);
-        }
+    case WEIGHT_Q8_K:
+        read_q8_k(out, block);
         break;
-    }
-    case WEIGHT_Q8_K: {
-        const struct block_q8_k *in = block;
-        memcpy(&out->whole, &in->scale, sizeof out->whole);
-        read_bytes(out->q, in->q, PACK_K);
+    case WEIGHT_IQ4_XS:
+        read_iq4_xs(out, block);
         break;
-    }
     case WEIGHT_TQ1_0:
-    case WEIGHT_TQ2_0: {
-        /* Few files have these: by way of the numbers, in units of the scale. */
-        float x[PACK_K];
-        union {
-            struct block_tq1_0 tq1;
-            struct block_tq2_0 tq2;
-        } unit;
-        if (type == WEIGHT_TQ1_0) {
-            memcpy(&unit.tq1, block, sizeof unit.tq1);
-            out->whole = float_of_half(unit.tq1.scale);
-            unit.tq1.scale = 0x3c00;
-            dequantise_tq1_0(x, &unit, PACK_K);
-        } else {
-            memcpy(&unit.tq2, block, sizeof unit.tq2);
-            out->whole = float_of_half(unit.tq2.scale);
-            unit.tq2.scale = 0x3c00;
-            dequantise_tq2_0(x, &unit, PACK_K);
-        }
-        for (int i = 0; i < PACK_K; i++)
-            ((uint8_t *)out->q)[i] = (uint8_t)(x[i] + 1);
+        read_tq1_0(out, block);
         break;
-    }
+    case WEIGHT_TQ2_0:
+        read_tq2_0(out, block);
+        break;
     default:
         assert(false);
     }

@@ -1,5 +1,6 @@
 /* Packed products: weights are walked once, front to back; each super-block meets all rows of activations,
  * cut into near-equal tiles, before the next one is touched. */
+#include <assert.h>
 #include <string.h>
 
 #include "worker/kernels/packed_level.h"
@@ -64,6 +65,7 @@ static struct plan make_plan(const struct packed_level *level, const struct pack
 {
     enum tile_kind kind = tile_kind(f->scales);
     struct plan p = { .level = level, .format = f, .walk = walk_tiles(n, level->max_tile) };
+    assert(kind == PER_32 || kind == PER_16 || f->offset == 0);
     p.is_levelled = n >= LEVELLED_FROM;
     p.is_expanded = f->lines != LINES_8 && (n > UNPACKED_UP_TO || !level->tiles[f->lines][kind][0]);
     p.tiles =
@@ -145,17 +147,15 @@ static void multiply_float_group(const struct packed_level *level, enum weight_t
     }
 }
 
-static void store_totals(float *out, const float (*totals)[PACK_ROWS], int planes, int width)
+static void add_planes(float (*totals)[PACK_ROWS], int n)
 {
-    if (planes == 1 && width == PACK_ROWS)
-        memcpy(out, totals[0], sizeof totals[0]);
-    else
-        for (int i = 0; i < width; i++)
-            out[i] = planes == 2 ? totals[0][i] + totals[1][i] : totals[0][i];
+    for (int row = 0; row < n; row++)
+        for (int i = 0; i < PACK_ROWS; i++)
+            totals[row][i] = totals[2 * row][i] + totals[2 * row + 1][i];
 }
 
-void packed_multiply(const struct packed_level *level, enum weight_type type, float *out, size_t out_stride,
-                     const void *packed, int first, int last, const struct activations *a)
+void packed_multiply_to(packed_sink *sink, void *arg, const struct packed_level *level, enum weight_type type,
+                        const void *packed, int first, int last, const struct activations *a)
 {
     const struct pack_format *f = pack_format(type);
     size_t group_bytes = packed_group_size(type, a->n);
@@ -172,12 +172,34 @@ void packed_multiply(const struct packed_level *level, enum weight_type type, fl
                 multiply_float_group(level, type, (const char *)group, a, r, n, totals);
             else
                 multiply_group(&plan, group, a, r * planes, totals);
-            for (int row = 0; row < n; row++)
-                store_totals(out + (size_t)(r + row) * out_stride + i,
-                             (const float(*)[PACK_ROWS])totals + row * planes, planes,
-                             last - i < PACK_ROWS ? last - i : PACK_ROWS);
+            if (planes == 2)
+                add_planes(totals, n);
+            sink(arg, totals, r, n, i, last - i < PACK_ROWS ? last - i : PACK_ROWS);
         }
     }
+}
+
+struct store {
+    float *out;
+    size_t stride;
+};
+
+static void store(void *arg, float (*values)[PACK_ROWS], int first_row, int n_rows, int i, int width)
+{
+    const struct store *to = arg;
+    float *out = to->out + (size_t)first_row * to->stride + i;
+    for (int r = 0; r < n_rows; r++, out += to->stride)
+        if (width == PACK_ROWS)
+            memcpy(out, values[r], sizeof values[r]);
+        else
+            memcpy(out, values[r], (size_t)width * sizeof *out);
+}
+
+void packed_multiply(const struct packed_level *level, enum weight_type type, float *out, size_t out_stride,
+                     const void *packed, int first, int last, const struct activations *a)
+{
+    struct store to = { out, out_stride };
+    packed_multiply_to(store, &to, level, type, packed, first, last, a);
 }
 
 void packed_quantise(const struct packed_level *level, struct activation_block *out, size_t stride,

@@ -74,6 +74,14 @@ struct packed_level;
 void packed_multiply(const struct packed_level *level, enum weight_type type, float *out, size_t out_stride,
                      const void *packed, int first, int last, const struct activations *a);
 
+/* Takes what a product gives, up to PACK_ROWS outputs of all rows at a time, while that is still in the
+ * cache: outputs i..i+width-1 of rows first_row..first_row+n_rows-1, in `values`, which may be changed. */
+typedef void packed_sink(void *arg, float (*values)[PACK_ROWS], int first_row, int n_rows, int i, int width);
+
+/* As packed_multiply, of which nothing is stored. */
+void packed_multiply_to(packed_sink *sink, void *arg, const struct packed_level *level, enum weight_type type,
+                        const void *packed, int first, int last, const struct activations *a);
+
 /* The planes of one row of n elements: plane p of super-block s at out[s * stride + p]. */
 void packed_quantise(const struct packed_level *level, struct activation_block *out, size_t stride,
                      int planes, const float *x, int n);

@@ -225,7 +225,7 @@ INLINE void add_block(int rows, int vectors, int depth, enum line_kind lines, bo
             int first = (v + j) * OUTPUTS;
 #pragma GCC unroll 6
             for (int r = 0; r < rows; r++) {
-                __m256 scale = is_levelled ? _mm256_load_ps(e->levelled[a[r].step[b]][s] + first)
+                __m256 scale = is_levelled ? _mm256_load_ps(e->levelled[s][a[r].step[b]] + first)
                                            : _mm256_mul_ps(_mm256_load_ps(e->scale[s] + first),
                                                            _mm256_broadcast_ss(&a[r].level[b]));
                 if (SATURATES && depth > 1) /* else weights are signed or sums began with it */

@@ -136,7 +136,8 @@ INLINE void add_block(int rows, enum line_kind lines, bool per_16, enum min_kind
         int s = halves * b + half;
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++)
-            dot[0][r] = dot[1][r] = _mm512_set1_epi32(init[r][s]);
+            dot[0][r] = dot[1][r] =
+                minima == MIN_NONE ? _mm512_set1_epi32(init[r][s]) : _mm512_setzero_si512();
 #pragma GCC unroll 8
         for (int j = 0; j < places; j++) {
             int i = 4 * half + j;
@@ -157,7 +158,7 @@ INLINE void add_block(int rows, enum line_kind lines, bool per_16, enum min_kind
         for (int r = 0; r < rows; r++) {
             __m512 low_scale, high_scale;
             if (is_levelled) {
-                const float *levelled = e->levelled[a[r].step[b]][s];
+                const float *levelled = e->levelled[s][a[r].step[b]];
                 low_scale = _mm512_load_ps(levelled);
                 high_scale = _mm512_load_ps(levelled + 16);
             } else {
@@ -181,7 +182,8 @@ INLINE void tile(int rows, enum line_kind lines, bool per_16, enum min_kind mini
 
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++) {
-        correct_offset(&init[r], per_16, t->offset, a + r);
+        if (minima == MIN_NONE)
+            correct_offset(&init[r], per_16, t->offset, a + r);
         sums.part[0][r] = sums.part[1][r] = _mm512_setzero_ps();
     }
     if (minima == MIN_PAIRS_32 || minima == MIN_PAIRS_16)
@@ -261,25 +263,46 @@ INLINE int choose_levels(__m256i *level, __m256 share, __mmask8 blocks)
     return best;
 }
 
+/* The largest number of each of eight vectors, by halves. */
+INLINE __m256 largest_of_each(const __m512 *v)
+{
+    __m256 h[8], pairs[4], fours[2];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++)
+        h[i] = _mm256_max_ps(_mm512_castps512_ps256(v[i]), _mm512_extractf32x8_ps(v[i], 1));
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        pairs[i] = _mm256_max_ps(_mm256_unpacklo_ps(h[2 * i], h[2 * i + 1]),
+                                 _mm256_unpackhi_ps(h[2 * i], h[2 * i + 1]));
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++)
+        fours[i] = _mm256_max_ps(_mm256_shuffle_ps(pairs[2 * i], pairs[2 * i + 1], 0x44),
+                                 _mm256_shuffle_ps(pairs[2 * i], pairs[2 * i + 1], 0xee));
+    return _mm256_max_ps(_mm256_permute2f128_ps(fours[0], fours[1], 0x20),
+                         _mm256_permute2f128_ps(fours[0], fours[1], 0x31));
+}
+
 /* rest is NULL where nobody asks what rounding left over. */
 INLINE void quantise_super_block(struct activation_block *out, float *rest, const float *x, int n)
 {
-    __m512 amax16 = _mm512_setzero_ps(), most = _mm512_set1_ps(FLT_MAX);
-    float largest[PACK_BLOCKS] = { 0 };
+    __m512 both[PACK_BLOCKS], most = _mm512_set1_ps(FLT_MAX);
     int blocks = n / PACK_BLOCK;
-    int32_t levels[PACK_BLOCKS];
+    float inverses[PACK_BLOCKS], steps[PACK_BLOCKS];
     __m256i level = _mm256_set1_epi32(1);
     __mmask16 finite = 0xffff;
 
-    for (int b = 0; b < blocks; b++) {
-        __m512 low = _mm512_abs_ps(_mm512_loadu_ps(x + b * PACK_BLOCK));
-        __m512 high = _mm512_abs_ps(_mm512_loadu_ps(x + b * PACK_BLOCK + 16));
-        finite &= _mm512_cmp_ps_mask(low, most, _CMP_LE_OQ) & _mm512_cmp_ps_mask(high, most, _CMP_LE_OQ);
-        __m512 both = _mm512_max_ps(low, high);
-        largest[b] = _mm512_reduce_max_ps(both);
-        amax16 = _mm512_max_ps(amax16, both);
+#pragma GCC unroll 8
+    for (int b = 0; b < PACK_BLOCKS; b++) {
+        both[b] = _mm512_setzero_ps();
+        if (b < blocks) {
+            __m512 low = _mm512_abs_ps(_mm512_loadu_ps(x + b * PACK_BLOCK));
+            __m512 high = _mm512_abs_ps(_mm512_loadu_ps(x + b * PACK_BLOCK + 16));
+            finite &= _mm512_cmp_ps_mask(low, most, _CMP_LE_OQ) & _mm512_cmp_ps_mask(high, most, _CMP_LE_OQ);
+            both[b] = _mm512_max_ps(low, high);
+        }
     }
-    float amax = _mm512_reduce_max_ps(amax16);
+    __m256 largest = largest_of_each(both);
+    float amax = _mm512_mask_reduce_max_ps(0xff, _mm512_castps256_ps512(largest));
     if (finite != 0xffff || amax < SMALLEST_LARGEST) {
         memset(out->q, 0, sizeof out->q);
         sum_blocks(out, level);
@@ -288,13 +311,14 @@ INLINE void quantise_super_block(struct activation_block *out, float *rest, cons
             memset(rest, 0, (size_t)n * sizeof *rest);
         return;
     }
-    __m256 share = _mm256_div_ps(_mm256_loadu_ps(largest), _mm256_set1_ps(amax));
-    float steps = QUANT_MOST * (float)choose_levels(&level, share, (__mmask8)((1u << blocks) - 1));
-    out->scale = amax / steps;
-    _mm256_storeu_si256((void *)levels, level);
+    __m256 share = _mm256_div_ps(largest, _mm256_set1_ps(amax));
+    float all_steps = QUANT_MOST * (float)choose_levels(&level, share, (__mmask8)((1u << blocks) - 1));
+    out->scale = amax / all_steps;
+    __m256 levels = _mm256_cvtepi32_ps(level);
+    _mm256_storeu_ps(inverses, _mm256_div_ps(_mm256_set1_ps(all_steps / amax), levels));
+    _mm256_storeu_ps(steps, _mm256_mul_ps(_mm256_set1_ps(out->scale), levels));
     for (int b = 0; b < blocks; b++) {
-        __m512 inverse = _mm512_set1_ps(steps / amax / (float)levels[b]);
-        __m512 step = _mm512_set1_ps(out->scale * (float)levels[b]);
+        __m512 inverse = _mm512_set1_ps(inverses[b]), step = _mm512_set1_ps(steps[b]);
 #pragma GCC unroll 2
         for (int i = b * PACK_BLOCK; i < (b + 1) * PACK_BLOCK; i += 16) {
             __m512 v = _mm512_loadu_ps(x + i);

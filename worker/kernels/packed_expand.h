@@ -250,6 +250,6 @@ static void expand_levels(struct expanded *e, int n)
             float scale = e->scale[s][i];
 #pragma GCC unroll 8
             for (int l = 0; l < PACK_LEVELS; l++)
-                e->levelled[l][s][i] = scale * (float)(l + 1);
+                e->levelled[s][l][i] = scale * (float)(l + 1);
         }
 }

@@ -251,7 +251,7 @@ INLINE void add_block(int rows, int vectors, enum line_kind lines, bool is_arran
             int first = (v + j) * OUTPUTS;
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++) {
-                float32x4_t scale = is_levelled ? vld1q_f32(e->levelled[a[r].step[b]][s] + first)
+                float32x4_t scale = is_levelled ? vld1q_f32(e->levelled[s][a[r].step[b]] + first)
                                                 : vmulq_n_f32(vld1q_f32(e->scale[s] + first), a[r].level[b]);
                 sums->part[j][r] = vfmaq_f32(sums->part[j][r], vcvtq_f32_s32(dot[j][r]), scale);
             }

@@ -7,11 +7,18 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "common/checksum.h"
 #include "common/xalloc.h"
 #include "worker/model/engine_state.h"
 
 /* Bounds on options: far above any use, low enough that sizes computed from them fit 64 bits. */
-enum { MAX_THREADS = 1024, MAX_SLOTS = 1 << 16, MAX_CONTEXT = 1 << 28, MAX_ROWS = 1 << 16 };
+enum {
+    MAX_THREADS = 1024,
+    MAX_SLOTS = 1 << 16,
+    MAX_CONTEXT = 1 << 28,
+    MAX_ROWS = 1 << 16,
+    MAX_PAGES = 1 << 28
+};
 
 static enum status check_options(const struct engine_options *o, struct error *err)
 {
@@ -23,6 +30,7 @@ static enum status check_options(const struct engine_options *o, struct error *e
         { "slots", o->n_slots, MAX_SLOTS },
         { "positions per slot", o->n_ctx, MAX_CONTEXT },
         { "rows per step", o->max_rows, MAX_ROWS },
+        { "pages", o->n_pages ? o->n_pages : 1, MAX_PAGES },
     };
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
         if (limits[i].value < 1 || limits[i].value > limits[i].most)
@@ -77,7 +85,6 @@ static size_t lay_out_experts(struct expert_state *x, struct carver *c, int rows
     x->first_pair = carve(c, n->n + 1, sizeof *x->first_pair);
     x->in = carve_rows(c, pairs, f->n_embd);
     x->gate = carve_rows(c, pairs, n->n_ff);
-    x->up = carve_rows(c, pairs, n->n_ff);
     x->out = carve_rows(c, pairs, f->n_embd);
     return wider(x->in.stride, x->gate.stride);
 }
@@ -90,7 +97,15 @@ static void lay_out_attention(struct engine *e, struct carver *c)
     e->max_chunks = (e->options.n_ctx - 1) / ATTENTION_CHUNK + 1;
     e->cut_room_floats = ((size_t)e->max_chunks + 1) * attention_partial_floats(l, ATTENTION_QUERIES);
     e->attention_scratch = carve(c, n_threads, e->attention_scratch_bytes);
+    /* Each thread but the first may begin amid a unit of its own, and any of them may see all positions. Only
+     * what a step cuts is ever touched. */
     e->cut_rooms = carve(c, n_threads - 1, e->cut_room_floats * sizeof *e->cut_rooms);
+}
+
+static uint64_t attention_room(const struct engine *e)
+{
+    uint64_t threads = (uint64_t)e->options.n_threads;
+    return threads * e->attention_scratch_bytes + (threads - 1) * e->cut_room_floats * sizeof *e->cut_rooms;
 }
 
 static uint64_t lay_out(struct engine *e, char *base)
@@ -107,7 +122,6 @@ static uint64_t lay_out(struct engine *e, char *base)
     e->v = carve_rows(&c, rows, n_kv);
     e->attended = carve_rows(&c, rows, n_q);
     e->gate = carve_rows(&c, rows, n_ff);
-    e->up = carve_rows(&c, rows, n_ff);
     e->delta = carve_rows(&c, rows, f->n_embd);
     e->cosines = carve_rows(&c, rows, f->rope.n_rot / 2);
     e->sines = carve_rows(&c, rows, f->rope.n_rot / 2);
@@ -124,7 +138,23 @@ static uint64_t lay_out(struct engine *e, char *base)
     e->blocks = carve(&c, 1, blocks * sizeof *e->blocks);
     e->logits = carve(&c, rows, (size_t)f->n_vocab * sizeof *e->logits);
     e->logit_rows = carve(&c, rows, sizeof *e->logit_rows);
+    e->hidden = carve_rows(&c, rows, f->n_embd);
+    e->hidden_rows = carve(&c, rows, sizeof *e->hidden_rows);
     return c.used;
+}
+
+static enum status refuse_scratch(const struct engine *e, uint64_t bytes, uint64_t memory, struct error *err)
+{
+    unsigned long long mb = bytes >> 20, memory_mb = memory >> 20;
+    if (attention_room(e) > bytes / 2)
+        return error_set(
+            err, E_LIMIT,
+            "%d threads that share the attention of %d positions per slot take %llu MB of scratch "
+            "memory, but this machine has %llu MB",
+            e->options.n_threads, e->options.n_ctx, mb, memory_mb);
+    return error_set(err, E_LIMIT,
+                     "%d rows per step take %llu MB of scratch memory, but this machine has %llu MB",
+                     e->options.max_rows, mb, memory_mb);
 }
 
 /* Pages come when touched: rows and logits a program never uses cost nothing. */
@@ -133,9 +163,7 @@ static enum status map_scratch(struct engine *e, struct error *err)
     uint64_t bytes = lay_out(e, NULL);
     uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
     if (bytes > memory)
-        return error_set(
-            err, E_LIMIT, "%d rows per step take %llu MB of scratch memory, but this machine has %llu MB",
-            e->options.max_rows, (unsigned long long)(bytes >> 20), (unsigned long long)(memory >> 20));
+        return refuse_scratch(e, bytes, memory, err);
     void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (map == MAP_FAILED)
         return error_set(err, E_NOMEM, "cannot map %llu MB of scratch memory for %d rows per step",
@@ -183,6 +211,13 @@ enum status engine_create(struct engine **out, const struct model *m, const stru
                           struct error *err)
 {
     const struct model_facts *f = &m->facts;
+    const struct kv_shape cache = { .type = o->kv_type,
+                                    .head_dim = f->head_dim,
+                                    .n_layers = f->n_layers,
+                                    .n_kv_heads = f->n_kv_heads,
+                                    .n_slots = o->n_slots,
+                                    .n_ctx = o->n_ctx,
+                                    .n_pages = o->n_pages };
     struct engine *e;
     enum isa isa;
     char problem[120];
@@ -200,12 +235,12 @@ enum status engine_create(struct engine **out, const struct model *m, const stru
     e->model = m;
     e->options = *o;
     kernels_init(&e->kernels, isa);
-    if ((s = kv_cache_init(&e->cache, o->kv_type, f->n_layers, o->n_slots, f->n_kv_heads, o->n_ctx,
-                           f->head_dim, err)) != OK ||
-        (s = map_scratch(e, err)) != OK || (s = pool_create(&e->pool, o->n_threads, err)) != OK) {
+    if ((s = kv_cache_init(&e->cache, &cache, err)) != OK || (s = map_scratch(e, err)) != OK ||
+        (s = pool_create(&e->pool, o->n_threads, err)) != OK) {
         engine_destroy(e);
         return s;
     }
+    e->options.n_pages = e->cache.shape.n_pages;
     set_frequencies(e);
     *out = e;
     return OK;
@@ -229,13 +264,18 @@ void engine_step(struct engine *e, const struct row *rows, int n)
     e->rows = rows;
     e->n_rows = n;
     e->n_logits = 0;
+    e->n_hidden = 0;
     for (int i = 0; i < n; i++) {
         assert(rows[i].token >= 0 && rows[i].token < e->model->facts.n_vocab);
         assert(rows[i].slot >= 0 && rows[i].slot < e->options.n_slots);
         assert(rows[i].pos >= 0 && rows[i].pos < e->options.n_ctx);
-        kv_cache_place(&e->cache, rows[i].slot, rows[i].pos);
+        bool is_writable = kv_cache_reserve(&e->cache, rows[i].slot, rows[i].pos, rows[i].pos + 1);
+        assert(is_writable);
+        (void)is_writable;
         if (rows[i].want_logits)
             e->logit_rows[e->n_logits++] = i;
+        if (rows[i].want_hidden)
+            e->hidden_rows[e->n_hidden++] = i;
     }
     forward(e);
     e->rows = NULL;
@@ -247,14 +287,37 @@ const float *engine_logits(const struct engine *e, int i)
     return e->logits + (size_t)i * (size_t)e->model->facts.n_vocab;
 }
 
+const float *engine_hidden(const struct engine *e, int i)
+{
+    assert(i >= 0 && i < e->n_hidden);
+    return e->hidden.data + (size_t)i * e->hidden.stride;
+}
+
 const struct engine_options *engine_options(const struct engine *e)
 {
     return &e->options;
 }
 
+int engine_n_embd(const struct engine *e)
+{
+    return e->model->facts.n_embd;
+}
+
+struct kv_cache *engine_cache(struct engine *e)
+{
+    return &e->cache;
+}
+
 uint64_t engine_kv_bytes(const struct engine *e)
 {
     return e->cache.bytes;
+}
+
+/* n_ctx may have decided which frequencies are used. */
+uint64_t engine_fingerprint(const struct engine *e)
+{
+    size_t bytes = (size_t)e->model->facts.rope.n_rot / 2 * sizeof *e->frequencies;
+    return checksum_add(model_fingerprint(e->model), checksum_bytes(e->frequencies, bytes));
 }
 
 const char *engine_isa(const struct engine *e)

@@ -33,7 +33,7 @@ struct expert_state {
     int n_busy, n_pairs;
 
     struct row_buffer in;          /* [pairs][n_embd] */
-    struct row_buffer gate, up;    /* [pairs][n_ff of an expert] */
+    struct row_buffer gate;        /* [pairs][n_ff of an expert] */
     struct row_buffer out;         /* [pairs][n_embd] */
     struct row_buffer shared_gate; /* [max_rows][1] */
 };
@@ -53,7 +53,7 @@ struct engine {
     struct row_buffer h;              /* [max_rows][n_embd] x normalised */
     struct row_buffer q, k, v;        /* [max_rows][heads * head_dim] */
     struct row_buffer attended;       /* [max_rows][n_heads * head_dim] */
-    struct row_buffer gate, up;       /* [max_rows][n_ff] */
+    struct row_buffer gate;           /* [max_rows][n_ff] */
     struct row_buffer delta;          /* [max_rows][n_embd] what a block adds to x */
     struct row_buffer cosines, sines; /* [max_rows][n_rot / 2] */
     char *attention_scratch;          /* [n_threads][attention_scratch_bytes] */
@@ -65,11 +65,13 @@ struct engine {
     struct activation_block *blocks; /* [super-blocks of the widest input][max_rows or pairs][planes] */
     float *logits;                   /* [max_rows][n_vocab] */
     int *logit_rows;                 /* [n_logits] which rows want logits */
+    struct row_buffer hidden;        /* [n_hidden][n_embd] */
+    int *hidden_rows;                /* [n_hidden] which rows want their hidden state */
 
     /* The step that is running. */
     const struct row *rows;
     int n_rows;
-    int n_logits;
+    int n_logits, n_hidden;
     int layer_index;
     int attend_threads; /* that the attention of this layer was cut for: the pool may use fewer than it has */
     const struct layer *layer;

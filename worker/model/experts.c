@@ -166,12 +166,8 @@ void expert_gate_and_up(struct engine *e, int first, int last)
     struct expert_state *x = &e->experts;
     struct expert_part p;
     while (next_part(e, e->model->facts.experts.n_ff, &first, last, &p)) {
-        const struct ffn *block = &e->layer->experts[p.expert];
-        multiply_part(e, &p, &block->gate, &x->gate);
-        multiply_part(e, &p, &block->up, &x->up);
-        for (int i = 0; i < p.in.n_rows; i++)
-            activate(e, row_of(&x->gate, p.first_pair + i) + p.from,
-                     row_of(&x->up, p.first_pair + i) + p.from, p.to - p.from);
+        const struct row_buffer gate = { row_of(&x->gate, p.first_pair), x->gate.stride };
+        gate_and_up_rows(e, &e->layer->experts[p.expert], &p.in, &gate, p.from, p.to);
     }
 }
 

@@ -25,20 +25,9 @@ void activate(struct engine *e, float *gate, const float *up, int n)
     }
 }
 
-/* Without a gate the product of `up` takes its place. */
-static void gate_and_up_part(struct engine *e, int first, int last)
-{
-    bool is_gated = e->ffn->gate.data;
-    if (is_gated)
-        multiply(e, &e->ffn->gate, &e->gate, first, last);
-    multiply(e, &e->ffn->up, is_gated ? &e->up : &e->gate, first, last);
-    for (int r = 0; r < e->n_rows; r++)
-        activate(e, row_of(&e->gate, r) + first, row_of(&e->up, r) + first, last - first);
-}
-
 void gate_and_up(struct engine *e, int first, int last)
 {
-    in_parts(e, gate_and_up_part, first, last);
+    gate_and_up_rows(e, e->ffn, &e->input, &e->gate, first, last);
 }
 
 void prepare_gated(struct engine *e, int first, int last)

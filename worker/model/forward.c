@@ -120,6 +120,14 @@ static void compute_logits(struct engine *e, int first, int last)
     }
 }
 
+static void give_hidden(struct engine *e, int first, int last)
+{
+    const struct model *m = e->model;
+    for (int i = first; i < last; i++)
+        normalise(e, &m->output_norm, row_of(&e->hidden, i), row_of(&e->x, e->hidden_rows[i]),
+                  m->facts.n_embd);
+}
+
 void forward(struct engine *e)
 {
     const struct model *m = e->model;
@@ -133,6 +141,8 @@ void forward(struct engine *e)
         else
             ffn_block(e);
     }
+    if (e->n_hidden)
+        each_row(e, give_hidden, e->n_hidden); /* hidden = norm(x) of the rows that want it */
     if (!e->n_logits)
         return;
     set_output_input(e, &e->h, m->facts.n_embd, e->n_logits);

@@ -1,10 +1,12 @@
+#include <string.h>
+
 #include "worker/model/stages.h"
 
 /* Output elements per grain of a cut: a group of packed weights, whose outputs fill two cache lines. */
 enum { GRAIN = PACK_ROWS };
 
-/* Outputs of a part: what a product of 512 rows gives for them stays in the second-level cache for what comes
- * next. */
+/* Outputs of a part: what the gate's product of 512 rows gives for them stays in the second-level cache until
+ * the other product meets it. */
 enum { PART = 4 * GRAIN };
 
 struct stage {
@@ -70,24 +72,103 @@ void prepare_row(struct engine *e, int row, const struct matrix *const *users, i
                         a->x + (size_t)row * a->stride, a->n);
 }
 
+/* What becomes of the outputs of a product. It happens group by group, while a group is in the cache: of 512
+ * rows a pass of its own would find nothing there. */
+enum use {
+    STORE,    /* out = y */
+    ADD,      /* out += y */
+    GATE,     /* out = act(out) * y */
+    ACTIVATE, /* out = act(y) */
+};
+
+struct delivery {
+    struct engine *engine;
+    const struct matrix *matrix;
+    const struct row_buffer *out;
+    enum use use;
+};
+
+/* Whole groups are what counts: the compiler knows their size. */
+static void copy_outputs(float *out, const float *y, int n)
+{
+    if (n == PACK_ROWS)
+        memcpy(out, y, PACK_ROWS * sizeof *out);
+    else
+        memcpy(out, y, (size_t)n * sizeof *out);
+}
+
+/* Outputs i..i+n-1 of one row, at y. */
+static void deliver(const struct delivery *d, float *out, float *y, int i, int n)
+{
+    struct engine *e = d->engine;
+    float residual_scale = e->model->facts.residual_scale;
+    for (int k = 0; k < n && d->matrix->scale; k++)
+        y[k] *= *d->matrix->scale;
+    for (int k = 0; k < n && d->matrix->bias; k++)
+        y[k] += d->matrix->bias[i + k];
+    switch (d->use) {
+    case STORE:
+        copy_outputs(out, y, n);
+        break;
+    case ADD:
+        for (int k = 0; k < n && residual_scale != 1; k++)
+            y[k] *= residual_scale;
+        e->kernels.add(out, y, n);
+        break;
+    case GATE:
+        activate(e, out, y, n);
+        break;
+    case ACTIVATE:
+        activate(e, y, NULL, n);
+        copy_outputs(out, y, n);
+        break;
+    }
+}
+
+/* Rows lie so far apart that no processor fetches the next one by itself. */
+enum { ROWS_AHEAD = 16 };
+
+static void deliver_rows(void *arg, float (*values)[PACK_ROWS], int first_row, int n_rows, int i, int width)
+{
+    const struct delivery *d = arg;
+    for (int r = 0; r < n_rows; r++) {
+        float *out = row_of(d->out, first_row + r) + i;
+        if (r + ROWS_AHEAD < n_rows) {
+            const float *ahead = out + ROWS_AHEAD * d->out->stride;
+            __builtin_prefetch(ahead, 1);
+            __builtin_prefetch(ahead + PACK_ROWS / 2, 1);
+        }
+        deliver(d, out, values[r], i, width);
+    }
+}
+
+static void multiply_to(struct delivery d, const struct activations *in, int first, int last)
+{
+    packed_multiply_to(deliver_rows, &d, d.engine->kernels.packed, d.matrix->type, d.matrix->packed, first,
+                       last, in);
+}
+
 void multiply_rows(struct engine *e, const struct matrix *m, const struct activations *in,
                    const struct row_buffer *out, int first, int last)
 {
-    packed_multiply(e->kernels.packed, m->type, out->data, out->stride, m->packed, first, last, in);
-    for (int r = 0; r < in->n_rows; r++) {
-        float *y = row_of(out, r);
-        if (m->scale)
-            for (int i = first; i < last; i++)
-                y[i] *= *m->scale;
-        if (m->bias)
-            for (int i = first; i < last; i++)
-                y[i] += m->bias[i];
-    }
+    multiply_to((struct delivery){ e, m, out, STORE }, in, first, last);
 }
 
 void multiply(struct engine *e, const struct matrix *m, const struct row_buffer *out, int first, int last)
 {
     multiply_rows(e, m, &e->input, out, first, last);
+}
+
+void gate_and_up_rows(struct engine *e, const struct ffn *ffn, const struct activations *in,
+                      const struct row_buffer *gate, int first, int last)
+{
+    bool is_gated = ffn->gate.data;
+    for (int part = first; part < last; part += PART) {
+        int end = last - part < PART ? last : part + PART;
+        if (is_gated)
+            multiply_rows(e, &ffn->gate, in, gate, part, end);
+        multiply_to((struct delivery){ e, &ffn->up, gate, is_gated ? GATE : ACTIVATE }, in, part, end);
+    }
 }
 
 void normalise(struct engine *e, const struct norm *norm, float *out, const float *x, int n)
@@ -108,23 +189,12 @@ void add_delta(struct engine *e, int row, int first, int last)
     e->kernels.add(row_of(&e->x, row) + first, delta + first, last - first);
 }
 
-void in_parts(struct engine *e, stage_fn *run, int first, int last)
-{
-    for (; first < last; first += PART)
-        run(e, first, last - first < PART ? last : first + PART);
-}
-
-static void project_and_add_part(struct engine *e, int first, int last)
-{
-    multiply(e, e->block_out, &e->delta, first, last);
-    if (!e->block_norm->weight)
-        for (int r = 0; r < e->n_rows; r++)
-            add_delta(e, r, first, last);
-}
-
 static void project_and_add(struct engine *e, int first, int last)
 {
-    in_parts(e, project_and_add_part, first, last);
+    if (e->block_norm->weight)
+        multiply(e, e->block_out, &e->delta, first, last);
+    else
+        multiply_to((struct delivery){ e, e->block_out, &e->x, ADD }, &e->input, first, last);
 }
 
 static void normalise_and_add(struct engine *e, int first, int last)

@@ -24,9 +24,6 @@ static inline int whole_groups(int n_out)
 /* Runs a stage over output elements 0..n-1 of every row. */
 void each_output(struct engine *e, stage_fn *run, int n);
 
-/* The same by one thread, a few groups at a time: for stages that work on what they have just multiplied. */
-void in_parts(struct engine *e, stage_fn *run, int first, int last);
-
 static inline float *row_of(const struct row_buffer *b, int row)
 {
     return b->data + (size_t)row * b->stride;
@@ -44,6 +41,10 @@ void prepare_row(struct engine *e, int row, const struct matrix *const *users, i
 void multiply(struct engine *e, const struct matrix *m, const struct row_buffer *out, int first, int last);
 void multiply_rows(struct engine *e, const struct matrix *m, const struct activations *in,
                    const struct row_buffer *out, int first, int last);
+
+/* gate = act(Wg in) * Wu in, or act(Wu in) where there is no gate: elements first..last-1. */
+void gate_and_up_rows(struct engine *e, const struct ffn *ffn, const struct activations *in,
+                      const struct row_buffer *gate, int first, int last);
 
 /* out = the norm of x, of the kind the architecture has; out may be x. */
 void normalise(struct engine *e, const struct norm *norm, float *out, const float *x, int n);
@@ -69,6 +70,8 @@ stage_fn merge_cut_units;
 stage_fn normalise_for_ffn; /* h = norm(x) */
 stage_fn gate_and_up;       /* gate = act(Wg h) * Wu h */
 stage_fn prepare_gated;
+
+/* gate = act(gate) * up, or act(gate) where up is NULL */
 void activate(struct engine *e, float *gate, const float *up, int n);
 
 /* experts.c */
