@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,6 +13,9 @@
 #include "common/process.h"
 #include "common/signals.h"
 #include "common/xalloc.h"
+
+/* In place of a worker's index. */
+enum { AIDE = -1 };
 
 /* A worker that lived shorter than YOUNG_MS died young: the delay before its next life doubles from
  * FIRST_DELAY_MS to LAST_DELAY_MS. STOP_LIMIT_MS is the time between SIGTERM and SIGKILL: a worker finishes
@@ -36,6 +40,7 @@ struct host {
     const struct host_options *options;
     struct child *children; /* [n_workers] */
     bool has_failed;        /* a worker cannot begin */
+    pid_t aide;             /* 0: not alive */
 };
 
 static int count(const struct host *h, enum life life)
@@ -48,12 +53,33 @@ static int count(const struct host *h, enum life life)
 
 /* ---- birth ---- */
 
-static void live(const struct host *h, int index, pid_t parent, const sigset_t *unblocked)
+static int live(const struct host *h, int index)
 {
-    process_die_with(parent);
-    signals_init();
-    sigprocmask(SIG_SETMASK, unblocked, NULL);
-    exit(h->options->run(index, h->options->context));
+    const struct host_options *o = h->options;
+    if (index != AIDE)
+        return o->run(index, o->context);
+    setpriority(PRIO_PROCESS, 0, 19); /* of a process with one thread */
+    return o->aid(o->aid_context);
+}
+
+/* Signals are blocked around the fork: one that came to the child while it still had our handlers would be
+ * lost there and would wake us instead. */
+static pid_t fork_child(const struct host *h, int index)
+{
+    pid_t parent = getpid();
+    sigset_t all, before;
+
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &before);
+    pid_t pid = fork();
+    if (pid == 0) {
+        process_die_with(parent);
+        signals_init();
+        sigprocmask(SIG_SETMASK, &before, NULL);
+        exit(live(h, index));
+    }
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return pid;
 }
 
 static void postpone(struct child *c, int64_t now_ms)
@@ -64,21 +90,10 @@ static void postpone(struct child *c, int64_t now_ms)
         c->delay_ms = LAST_DELAY_MS;
 }
 
-/* Signals are blocked around the fork: one that came to the child while it still had our handlers would be
- * lost there and would wake us instead. */
 static void give_birth(struct host *h, int index)
 {
     struct child *c = &h->children[index];
-    pid_t parent = getpid();
-    sigset_t all, before;
-
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, &before);
-    pid_t pid = fork();
-    if (pid == 0)
-        live(h, index, parent, &before);
-    sigprocmask(SIG_SETMASK, &before, NULL);
-
+    pid_t pid = fork_child(h, index);
     int64_t now_ms = clock_ms();
     if (pid < 0) {
         postpone(c, now_ms);
@@ -90,6 +105,15 @@ static void give_birth(struct host *h, int index)
     c->pid = pid;
     c->born_ms = now_ms;
     c->n_lives++;
+}
+
+static void call_aide(struct host *h)
+{
+    pid_t pid = fork_child(h, AIDE);
+    if (pid < 0)
+        log_error("fork_failed", "aide=%s", h->options->name);
+    else
+        h->aide = pid;
 }
 
 /* ---- death ---- */
@@ -125,18 +149,30 @@ static void on_death(struct host *h, int index, int wait_status, int64_t seen_us
                  (long long)took_us);
 }
 
+static void on_end_of_aide(struct host *h, int wait_status)
+{
+    char how[64];
+    h->aide = 0;
+    if (!WIFEXITED(wait_status) || WEXITSTATUS(wait_status) != EXIT_SUCCESS)
+        log_warn("aide_died", "model=%s how=\"%s\"", h->options->name,
+                 process_describe_end(wait_status, how, sizeof how));
+}
+
 static void reap(struct host *h, void (*then)(struct host *, int, int, int64_t))
 {
     int64_t seen_us = clock_us();
     int wait_status;
     pid_t pid;
 
-    while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0)
+    while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0) {
+        if (pid == h->aide)
+            on_end_of_aide(h, wait_status);
         for (int i = 0; i < h->options->n_workers; i++)
             if (h->children[i].life == LIFE_ALIVE && h->children[i].pid == pid) {
                 then(h, i, wait_status, seen_us);
                 break;
             }
+    }
 }
 
 /* ---- the end of all ---- */
@@ -153,6 +189,8 @@ static void signal_all(const struct host *h, int number)
     for (int i = 0; i < h->options->n_workers; i++)
         if (h->children[i].life == LIFE_ALIVE)
             kill(h->children[i].pid, number);
+    if (h->aide)
+        kill(h->aide, number);
 }
 
 static void wait_for_signal(int64_t now_ms, int64_t deadline_ms)
@@ -169,11 +207,11 @@ static void stop_all(struct host *h)
     signal_all(h, SIGTERM);
     for (;; now_ms = clock_ms()) {
         reap(h, on_last_death);
-        if (count(h, LIFE_ALIVE) == 0)
+        if (count(h, LIFE_ALIVE) == 0 && !h->aide)
             return;
         if (deadline_passed(now_ms, deadline_ms)) {
-            log_warn("worker_killed", "model=%s workers=%d why=\"no end within %d ms of SIGTERM\"",
-                     h->options->name, count(h, LIFE_ALIVE), STOP_LIMIT_MS);
+            log_warn("worker_killed", "model=%s workers=%d aides=%d why=\"no end within %d ms of SIGTERM\"",
+                     h->options->name, count(h, LIFE_ALIVE), h->aide != 0, STOP_LIMIT_MS);
             signal_all(h, SIGKILL);
             deadline_ms = DEADLINE_NONE;
         }
@@ -204,12 +242,16 @@ static int64_t fork_due(struct host *h, int64_t now_ms)
 int host_run(const struct host_options *options)
 {
     struct host h = { .options = options };
+    bool was_called = false;
     h.children = xcalloc((size_t)options->n_workers, sizeof *h.children);
 
     signals_init();
     while (!signals_stop_wanted() && !h.has_failed && count(&h, LIFE_OVER) < options->n_workers) {
         int64_t now_ms = clock_ms();
         int64_t next_ms = fork_due(&h, now_ms);
+        if (options->aid && !was_called)
+            call_aide(&h);
+        was_called = true;
         wait_for_signal(now_ms, next_ms);
         if (signals_take_child())
             reap(&h, on_death);

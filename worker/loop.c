@@ -23,6 +23,8 @@ struct worker {
     const struct worker_setup *setup;
     int index;
     struct engine *engine;
+    struct drafter *drafter;   /* or NULL */
+    struct sessions *sessions; /* or NULL */
     struct scheduler *scheduler;
     struct uplink uplink;
     struct msg_register self;
@@ -52,13 +54,20 @@ static void beat(struct worker *w, int64_t now_ms)
 {
     if (!uplink_can_send(&w->uplink) || !deadline_passed(now_ms, w->beat_at_ms))
         return;
+    if (w->sessions)
+        sessions_collect(w->sessions, 0);
     struct scheduler_counts counts = scheduler_counts(w->scheduler);
+    struct kv_counts pages = kv_cache_counts(engine_cache(w->engine));
     struct message m = { .kind = MSG_WORKER_BEAT,
                          .beat = { .epoch = w->uplink.epoch,
                                    .steps = counts.steps,
                                    .running = (uint32_t)counts.taken,
                                    .tokens = counts.tokens,
-                                   .prompt_tokens = counts.prompt_tokens } };
+                                   .prompt_tokens = counts.prompt_tokens,
+                                   .kv_used = (uint64_t)pages.used,
+                                   .kv_cached = (uint64_t)pages.cached,
+                                   .preempted = counts.preempted,
+                                   .cached_tokens = counts.cached_tokens } };
     uplink_send(&w->uplink, &m, now_ms);
     w->beat_at_ms = now_ms + BEAT_MS;
 }
@@ -70,6 +79,11 @@ static void handle(struct worker *w, const struct message *m, int64_t now_ms)
     if (m->kind == MSG_SUBMIT) {
         if (!scheduler_add(w->scheduler, m->submit.job, &m->submit.request))
             uplink_leave(&w->uplink, "the broker sent more jobs than there are slots", now_ms);
+    } else if (m->kind == MSG_OPEN) {
+        if (!scheduler_open(w->scheduler, m->submit.job, &m->submit.request))
+            uplink_leave(&w->uplink, "the broker sent more jobs than there are slots", now_ms);
+    } else if (m->kind == MSG_ADVANCE) {
+        scheduler_advance(w->scheduler, &m->advance);
     } else if (m->kind == MSG_DROP) {
         scheduler_cancel(w->scheduler, m->drop.job);
     } else if (m->kind == MSG_STOP) {
@@ -98,10 +112,15 @@ static bool can_step(const struct worker *w)
 static void step(struct worker *w)
 {
     struct struct_array items = scheduler_step(w->scheduler);
-    if (!items.n)
-        return;
     struct message m = { .kind = MSG_STEP, .step = { .epoch = w->uplink.epoch, .items = items } };
-    uplink_send(&w->uplink, &m, clock_ms());
+    if (items.n)
+        uplink_send(&w->uplink, &m, clock_ms());
+    for (const struct msg_advanced *a;
+         uplink_can_send(&w->uplink) && (a = scheduler_next_advanced(w->scheduler));) {
+        m = (struct message){ .kind = MSG_ADVANCED, .advanced = *a };
+        m.advanced.epoch = w->uplink.epoch;
+        uplink_send(&w->uplink, &m, clock_ms());
+    }
 }
 
 static void wait_for_something(struct worker *w, int64_t now_ms)
@@ -144,7 +163,9 @@ static void describe_self(struct worker *w)
                                      .n_vocab = (uint32_t)facts->n_vocab,
                                      .parameters = facts->n_params,
                                      .weight_bytes = facts->weight_bytes,
-                                     .isa = slice_of(engine_isa(w->engine)) };
+                                     .isa = slice_of(engine_isa(w->engine)),
+                                     .kv_pages = (uint64_t)kv_cache_counts(engine_cache(w->engine)).total,
+                                     .page_tokens = KV_BLOCK };
 }
 
 /* Before anything that starts a thread or touches much memory: both stay where their maker runs. Within its
@@ -157,14 +178,45 @@ static bool pin(const struct worker *w)
            sched_setaffinity(0, sizeof ours, &ours) == 0;
 }
 
+/* Pages for the memory that was asked for, else for an eighth of the machine's, shared among the workers of
+ * the model; but for one sequence of full length at least, and never more than twice what all slots can use.
+ */
+static int choose_pages(const struct worker_setup *s)
+{
+    const struct model_facts *f = model_facts(s->model);
+    uint64_t page_bytes = (uint64_t)kv_layout(s->engine.kv_type, f->head_dim).bytes * (uint64_t)f->n_layers *
+                          (uint64_t)f->n_kv_heads;
+    uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t bytes = s->kv_memory_mb ? (uint64_t)s->kv_memory_mb << 20 : memory / 8 / (uint64_t)s->n_workers;
+    uint64_t least = ((uint64_t)s->engine.n_ctx + KV_BLOCK - 1) / KV_BLOCK;
+    uint64_t most = 2 * least * (uint64_t)s->engine.n_slots, n = bytes / page_bytes;
+    n = n < least ? least : n > most ? most : n;
+    return n < INT32_MAX ? (int)n : INT32_MAX;
+}
+
 static enum status begin(struct worker *w, struct error *err)
 {
     int64_t begin_us = clock_us();
     bool is_pinned = pin(w);
-    enum status s = engine_create(&w->engine, w->setup->model, &w->setup->engine, err);
+    struct engine_options options = w->setup->engine;
+    options.n_pages = choose_pages(w->setup);
+    if (w->setup->sessions)
+        options.n_slots += SESSIONS_SLOTS;
+    enum status s = engine_create(&w->engine, w->setup->model, &options, err);
+    if (s == OK && w->setup->sessions)
+        s = sessions_create(&w->sessions, engine_cache(w->engine), w->setup->engine.n_slots,
+                            engine_fingerprint(w->engine), w->setup->sessions, w->setup->name, err);
     if (s != OK)
         return s;
-    w->scheduler = scheduler_create(w->engine, w->setup->tokenizer, model_facts(w->setup->model)->n_vocab);
+    if (w->setup->draft && (s = drafter_create(&w->drafter, w->setup->draft, &options, err)) != OK)
+        return s;
+    struct scheduler_options how = { .itl_target_us = (int64_t)w->setup->itl_target_ms * 1000,
+                                     .speculate = w->setup->speculate,
+                                     .drafter = w->drafter,
+                                     .byte_order = w->setup->byte_order,
+                                     .sessions = w->sessions };
+    w->scheduler =
+        scheduler_create(w->engine, w->setup->tokenizer, model_facts(w->setup->model)->n_vocab, &how);
     describe_self(w);
     log_info("worker_started", "isa=%s threads=%d pinned=%s slots=%d ctx=%d kv_bytes=%llu us=%lld",
              engine_isa(w->engine), w->setup->engine.n_threads, is_pinned ? "yes" : "no",
@@ -199,6 +251,8 @@ int worker_run(int index, const void *setup)
     }
     uplink_fini(&w.uplink);
     scheduler_destroy(w.scheduler);
+    sessions_destroy(w.sessions);
+    drafter_destroy(w.drafter);
     engine_destroy(w.engine);
     return exit_status;
 }

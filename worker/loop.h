@@ -5,6 +5,8 @@
 
 #include "common/topology.h"
 #include "worker/model/engine.h"
+#include "worker/speculate.h"
+#include "worker/token/byte_order.h"
 #include "worker/token/tokenizer.h"
 
 /* Made by the model host before it forks, read-only for its workers. */
@@ -13,8 +15,14 @@ struct worker_setup {
     const char *path;
     const char *endpoint; /* of the broker */
     const struct model *model;
+    const struct model *draft; /* a small model of the same vocabulary that guesses ahead, or NULL */
     const struct tokenizer *tokenizer;
+    const struct byte_order *byte_order; /* of the tokenizer */
+    const char *sessions;                /* a folder for saved sessions, or NULL */
     struct engine_options engine;
+    int kv_memory_mb;  /* for the pages of each worker's cache; 0: chosen here */
+    int itl_target_ms; /* what prompts of others may add to the time between two tokens of a stream */
+    enum speculate_mode speculate;
     int n_workers;
     const struct topology *cores; /* to be shared among them, or NULL: the kernel chooses */
 };

@@ -11,7 +11,8 @@
  * Nothing is sorted but the list of log-probabilities. A filter keeps a beginning of the one order, so all it
  * needs is a cutoff. First a bound is found that all it keeps must reach, so that only a few are looked at
  * again: the k highest are not below the k-th of the maxima of the blocks; for top-p the bound sinks until
- * what reaches it has the share. Then the cutoff, by halving: at most 32 sums, over ever fewer logits unless
+ * what reaches it has the share, or, where that would be most of a large vocabulary, a sample says between
+ * which bounds the cutoff lies. Then the cutoff, by halving: at most 32 sums, over ever fewer logits unless
  * they are of one value.
  *
  * exp comes from the kernels, where every level gives the same bits; its sums are of floats in a block, of
@@ -34,7 +35,15 @@ enum {
     /* When halving drops the candidates out of its range. Measured, but flat around. */
     STEPS_TO_NARROW = 4,
     WORTH_NARROWING = 512,
+    /* Of top-p over a large vocabulary: every such block, and from how many tokens on. */
+    SAMPLE = 16,
+    SMALL_SAMPLE = 64,
+    LEAST_TO_SAMPLE = 16 * 1024,
+    LIKELY = 6, /* so far below ln Z most of the weight is above */
 };
+
+/* Of a share: with more the sample is not worth looking at. */
+static const double MOST_DOUBT = 0.2;
 
 struct sampler {
     struct logit_kernels kernels;
@@ -44,8 +53,10 @@ struct sampler {
     float *sums;   /* [n_blocks] of weights, of all logits or of the candidates */
 
     /* Of the logits at hand. */
-    float max;
-    double z, log_z;
+    struct logit_scale scale;
+    double z;
+    bool is_spread; /* over most of a large vocabulary; then there are: */
+    float *all;     /* [n_vocab] weights of all */
 
     /* The candidates, by id. */
     int n;
@@ -53,6 +64,8 @@ struct sampler {
     int32_t *ids;   /* [n_vocab + SLACK] */
     float *weights; /* [n_vocab] */
     float least;    /* the bound they reach */
+    float most;     /* the one they do not exceed */
+    double above;   /* the weight, or the number, of what exceeds it */
 };
 
 void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
@@ -111,6 +124,7 @@ struct sampler *sampler_create(int n_vocab)
     s->x = xcalloc(n + SLACK, sizeof(*s->x));
     s->ids = xcalloc(n + SLACK, sizeof(*s->ids));
     s->weights = xcalloc(n, sizeof(*s->weights));
+    s->all = xcalloc(n, sizeof(*s->all));
     return s;
 }
 
@@ -123,6 +137,7 @@ void sampler_destroy(struct sampler *s)
     free(s->x);
     free(s->ids);
     free(s->weights);
+    free(s->all);
     free(s);
 }
 
@@ -131,23 +146,35 @@ static double sum_weights(struct sampler *s, const float *x, int n, float slope)
 {
     double sum = 0;
 
-    s->kernels.sums(s->sums, x, n, s->max, slope);
+    s->kernels.sums(s->sums, x, n, s->scale.max, slope);
     for (int at = 0; at < n; at += LOGIT_BLOCK)
         sum += s->sums[at / LOGIT_BLOCK];
     return sum;
 }
 
-/* Finds the maximum and the sum; false when no token is possible. */
-static bool scan(struct sampler *s, const float *logits)
+/* Finds the maximum; false when no token is possible. */
+static bool find_max(struct sampler *s, const float *logits)
 {
     s->kernels.maxima(s->maxima, logits, s->n_vocab);
-    s->max = -INFINITY;
+    s->scale.max = -INFINITY;
     for (int b = 0; b < s->n_blocks; b++)
-        s->max = s->maxima[b] > s->max ? s->maxima[b] : s->max;
-    if (s->max == -INFINITY)
+        s->scale.max = s->maxima[b] > s->scale.max ? s->maxima[b] : s->scale.max;
+    s->is_spread = false;
+    return s->scale.max > -INFINITY;
+}
+
+static void set_z(struct sampler *s, double z)
+{
+    s->z = z;
+    s->scale.log_z = log(z);
+}
+
+/* And the sum. */
+static bool scan(struct sampler *s, const float *logits)
+{
+    if (!find_max(s, logits))
         return false;
-    s->z = sum_weights(s, logits, s->n_vocab, 1);
-    s->log_z = log(s->z);
+    set_z(s, sum_weights(s, logits, s->n_vocab, 1));
     return true;
 }
 
@@ -155,17 +182,24 @@ static int32_t find_best(const struct sampler *s, const float *logits)
 {
     int i = 0;
 
-    while (s->maxima[i / LOGIT_BLOCK] < s->max)
+    while (s->maxima[i / LOGIT_BLOCK] < s->scale.max)
         i += LOGIT_BLOCK;
-    while (!(logits[i] >= s->max))
+    while (!(logits[i] >= s->scale.max))
         i++;
     return i;
 }
 
+float logit_logprob(const struct logit_scale *scale, float x)
+{
+    if (isnan(x))
+        return -INFINITY;
+    x = x < FLT_MAX ? x : FLT_MAX;
+    return (float)((double)x - scale->max - scale->log_z);
+}
+
 static struct token_logprob report(const struct sampler *s, int32_t id, float x)
 {
-    x = x < FLT_MAX ? x : FLT_MAX;
-    return (struct token_logprob){ id, (float)((double)x - s->max - s->log_z) };
+    return (struct token_logprob){ id, logit_logprob(&s->scale, x) };
 }
 
 /* An integer in the order of the floats. */
@@ -206,12 +240,14 @@ static struct cutoff higher_cutoff(struct cutoff a, struct cutoff b)
 static void collect(struct sampler *s, const float *logits, float least)
 {
     s->least = least;
+    s->most = s->scale.max;
+    s->above = 0;
     s->n = s->kernels.collect(s->x, s->ids, logits, s->n_vocab, s->maxima, least, INFINITY);
 }
 
 static void weigh(struct sampler *s)
 {
-    s->kernels.weights(s->weights, s->x, s->n, s->max, 1);
+    s->kernels.weights(s->weights, s->x, s->n, s->scale.max, 1);
 }
 
 static double sum_above(const struct sampler *s, bool is_weighted, float least)
@@ -231,8 +267,8 @@ static void narrow(struct sampler *s, bool is_weighted, uint32_t low, uint32_t h
  * all where rounding keeps the sum below. Halves the range of the floats, and uses the candidates up. */
 static struct cutoff find_cutoff(struct sampler *s, bool is_weighted, double goal)
 {
-    uint32_t low = order_of(s->least), high = order_of(s->max);
-    double above = 0, gone = 0;
+    uint32_t low = order_of(s->least), high = order_of(s->most);
+    double above = s->above, gone = s->above;
 
     for (int step = 0; low < high; step++) {
         /* Many may share the maximum. */
@@ -252,7 +288,7 @@ static struct cutoff find_cutoff(struct sampler *s, bool is_weighted, double goa
     struct cutoff c = { float_at(low), 1 };
     float weight = 1;
     if (is_weighted)
-        s->kernels.weights(&weight, &c.x, 1, s->max, 1);
+        s->kernels.weights(&weight, &c.x, 1, s->scale.max, 1);
     double n_equal = ceil((goal - above) / weight);
     if (n_equal > 1)
         c.n_equal = n_equal < s->n_vocab ? (int)n_equal : s->n_vocab;
@@ -268,6 +304,8 @@ static void collect_first(struct sampler *s, const float *logits, int count)
         memcpy(s->x, s->maxima, (size_t)s->n_blocks * sizeof(*s->x));
         s->n = s->n_blocks;
         s->least = least;
+        s->most = s->scale.max;
+        s->above = 0;
         least = find_cutoff(s, false, count).x;
     }
     collect(s, logits, least);
@@ -278,13 +316,77 @@ static void collect_first(struct sampler *s, const float *logits, int count)
  * distributions and for normal ones, seven at most. */
 static void collect_share(struct sampler *s, const float *logits, double goal, float lowest)
 {
-    for (float below = 6 + (float)s->log_z;; below *= 1.5f) {
-        float least = s->max - below > lowest ? s->max - below : lowest;
+    for (float below = LIKELY + (float)s->scale.log_z;; below *= 1.5f) {
+        float least = s->scale.max - below > lowest ? s->scale.max - below : lowest;
         collect(s, logits, least);
         weigh(s);
         if (least <= lowest || below >= WEIGHTLESS || sum_above(s, true, least) >= goal)
             return;
     }
+}
+
+/* Every n-th block of the logits becomes a candidate. */
+static void take_sample(struct sampler *s, const float *logits, int n)
+{
+    s->n = 0;
+    for (int b = 0; (b + 1) * LOGIT_BLOCK <= s->n_vocab; b += n) {
+        memcpy(s->x + s->n, logits + b * LOGIT_BLOCK, LOGIT_BLOCK * sizeof(*s->x));
+        s->n += LOGIT_BLOCK;
+    }
+    s->least = s->scale.max - WEIGHTLESS;
+    s->most = s->scale.max;
+    s->above = 0;
+}
+
+/* As scan, for top-p alone. Where the weight is spread over most of a large vocabulary, what reaches the
+ * share is most of it too, and it pays to keep all weights and to look at few logits again. */
+static bool scan_for_share(struct sampler *s, const float *logits)
+{
+    if (s->n_vocab < LEAST_TO_SAMPLE)
+        return scan(s, logits);
+    if (!find_max(s, logits))
+        return false;
+
+    take_sample(s, logits, SMALL_SAMPLE);
+    double sampled = sum_weights(s, s->x, s->n, 1);
+    float below = LIKELY + (float)log(sampled * SMALL_SAMPLE);
+    s->is_spread = sampled > 0 && sum_above(s, false, s->scale.max - below) > s->n / 2;
+    if (!s->is_spread) {
+        set_z(s, sum_weights(s, logits, s->n_vocab, 1));
+        return true;
+    }
+    s->kernels.weights(s->all, logits, s->n_vocab, s->scale.max, 1);
+    set_z(s, s->kernels.sum_above(logits, s->all, s->n_vocab, -FLT_MAX));
+    return true;
+}
+
+/* Only those near the cutoff become candidates: a sample says where it must lie, and the weight of all above
+ * is summed in one pass. False where the sample leaves it in doubt or was wrong. */
+static bool collect_border(struct sampler *s, const float *logits, double goal)
+{
+    double share = goal / s->z;
+
+    take_sample(s, logits, SAMPLE);
+    double sampled = sum_weights(s, s->x, s->n, 1);
+    /* The share found by a sample errs as if it were of so many equal tokens; four times that is enough. */
+    double n_equal = sampled * sampled / sum_weights(s, s->x, s->n, 2);
+    double doubt = 4 * sqrt(share * (1 - share) / n_equal);
+    if (!(share > doubt && doubt < MOST_DOUBT))
+        return false;
+    weigh(s);
+    float most = find_cutoff(s, true, (share - doubt) * sampled).x, least = s->scale.max - WEIGHTLESS;
+    if (share + doubt < 1) {
+        take_sample(s, logits, SAMPLE);
+        weigh(s);
+        least = find_cutoff(s, true, (share + doubt) * sampled).x;
+    }
+
+    s->n = s->kernels.collect(s->x, s->ids, logits, s->n_vocab, s->maxima, least, most);
+    s->least = least;
+    s->most = most;
+    s->above = s->kernels.sum_above(logits, s->all, s->n_vocab, nextafterf(most, INFINITY));
+    weigh(s);
+    return s->above < goal && s->above + sum_above(s, true, least) >= goal;
 }
 
 /* Leaves as candidates what the cutoff keeps. */
@@ -310,7 +412,7 @@ static void filter(struct sampler *s, const struct sampling *how, const float *l
     struct cutoff c = { -FLT_MAX, s->n_vocab };
 
     if (how->min_p > 0) {
-        float least = s->max + (float)log(how->min_p < 1 ? (double)how->min_p : 1);
+        float least = s->scale.max + (float)log(how->min_p < 1 ? (double)how->min_p : 1);
         c.x = least > c.x ? least : c.x;
     }
     if (how->top_k > 0) {
@@ -323,7 +425,8 @@ static void filter(struct sampler *s, const struct sampling *how, const float *l
             c = higher_cutoff(c, find_cutoff(s, true, how->top_p * sum_above(s, true, s->least)));
         }
     } else if (how->top_p < 1) {
-        collect_share(s, logits, how->top_p * s->z, c.x);
+        if (!s->is_spread || !collect_border(s, logits, how->top_p * s->z))
+            collect_share(s, logits, how->top_p * s->z, c.x);
         c = higher_cutoff(c, find_cutoff(s, true, how->top_p * s->z));
     }
     collect_kept(s, logits, c);
@@ -342,7 +445,7 @@ static int draw(struct sampler *s, const float *x, int n, float slope, double to
         sum += s->sums[b++];
     x += b * LOGIT_BLOCK;
     n = n - b * LOGIT_BLOCK < LOGIT_BLOCK ? n - b * LOGIT_BLOCK : LOGIT_BLOCK;
-    s->kernels.weights(weights, x, n, s->max, slope);
+    s->kernels.weights(weights, x, n, s->scale.max, slope);
     for (int i = 0; i < n && sum <= target; i++) {
         sum += weights[i];
         drawn = weights[i] > 0 ? i : drawn;
@@ -397,7 +500,8 @@ bool sampler_choose(struct sampler *s, const struct sampling *how, const float *
 {
     assert(how->n_logprobs >= 0 && how->n_logprobs <= SAMPLER_MAX_LOGPROBS);
     out->n_top = 0;
-    if (!scan(s, logits)) {
+    bool wants_share = how->temperature > 0 && how->top_k <= 0 && how->top_p < 1 && how->min_p <= 0;
+    if (!(wants_share ? scan_for_share(s, logits) : scan(s, logits))) {
         out->token = (struct token_logprob){ 0, -INFINITY };
         return false;
     }
@@ -406,4 +510,27 @@ bool sampler_choose(struct sampler *s, const struct sampling *how, const float *
     if (how->n_logprobs > 0)
         list_first(s, how->n_logprobs, logits, out);
     return true;
+}
+
+bool sampler_describe(struct sampler *s, const float *logits, int32_t token, int n_top, struct choice *out)
+{
+    assert(token >= 0 && token < s->n_vocab && n_top >= 0 && n_top <= SAMPLER_MAX_LOGPROBS);
+    out->n_top = 0;
+    if (!scan(s, logits)) {
+        out->token = (struct token_logprob){ token, -INFINITY };
+        return false;
+    }
+    out->token = report(s, token, logits[token]);
+    if (n_top > 0)
+        list_first(s, n_top, logits, out);
+    return true;
+}
+
+const float *sampler_weigh(struct sampler *s, const float *logits, struct logit_scale *scale)
+{
+    if (!scan(s, logits))
+        return NULL;
+    *scale = s->scale;
+    s->kernels.weights(s->weights, logits, s->n_vocab, s->scale.max, 1);
+    return s->weights;
 }

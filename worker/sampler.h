@@ -42,6 +42,23 @@ void sampler_destroy(struct sampler *s);
 bool sampler_choose(struct sampler *s, const struct sampling *how, const float *logits, uint64_t position,
                     struct choice *out);
 
+/* What sampler_choose reports, for a token that is given: its log-probability and the n_top most likely ones.
+ * False, with minus infinity and none, where no token is possible. */
+bool sampler_describe(struct sampler *s, const float *logits, int32_t token, int n_top, struct choice *out);
+
+/* The scale of a row of logits. */
+struct logit_scale {
+    float max;
+    double log_z; /* the logarithm of the sum of exp(x - max) */
+};
+
+/* The log-probability of a logit, as it is reported. */
+float logit_logprob(const struct logit_scale *scale, float x);
+
+/* exp(x - max) of every logit, 0 below e^-87: [n_vocab], until the sampler is used again. NULL where no token
+ * is possible. */
+const float *sampler_weigh(struct sampler *s, const float *logits, struct logit_scale *scale);
+
 /* Four 32-bit words from a 128-bit counter and a 64-bit key. */
 void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 

@@ -1,97 +1,28 @@
-/* One step, in order: cancelled and faulty ones end, rows are collected
- * (running jobs first, then prompts, oldest first), the engine computes them, and every row that asked for
- * logits gives its job a token. */
+/* What runs, and with whose pages. One step, in order: cancelled and faulty jobs end; sequences are admitted
+ * while there is room; every running one gets pages for its next row, from the youngest if need be; rows are
+ * collected, the engine computes them, and output.c makes tokens of what it gives. */
 #include "worker/scheduler.h"
 
 #include <assert.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/clock.h"
-#include "common/list.h"
 #include "common/log.h"
 #include "common/xalloc.h"
-#include "worker/sampler.h"
-#include "worker/text_out.h"
+#include "worker/lookup.h"
+#include "worker/scheduler_state.h"
 
-static_assert((int)MAX_LOGPROBS <= (int)SAMPLER_MAX_LOGPROBS,
-              "the sampler reports what a request may ask for");
+/* Room that an admission leaves for each sequence that runs to grow. Without any a third of all rows are
+ * computed a second time, with 64 tokens a tenth at most; with 128 hardly any, but fewer sequences run at a
+ * time, and in all it takes longer. (200 requests of 20 to 320 tokens, room for 3 to 8 at a time.) */
+enum { HEADROOM_TOKENS = 64 };
 
-/* The lowest log-probability sent: the wire carries finite numbers only. */
-static const float LOGPROB_FLOOR = -9999;
+/* Rows of a prompt whose log-probabilities are wanted, per step: each has as many logits as a token. */
+enum { LOGPROB_ROWS = 32 };
 
-/* How many prompt rows a step takes depends on how long they take here: the number doubles while steps stay
- * under half of the time wanted and halves when they go over it. That time is what the other streams notice
- * as a pause, or, with no other stream, how long the broker may hear nothing and a cancel may wait. Below 8
- * rows the weights are read for too little work. It begins there, because the first step is blind: on 2 cores
- * with AVX2 an 8 B model takes 0.15 s per row, and the broker gives a silent worker up after
- * PEER_TIMEOUT_MS. The other numbers are guesses until measured. */
-enum { CHUNK_LEAST_ROWS = 8, STEP_BESIDE_US = 150 * 1000, STEP_ALONE_US = 1000 * 1000 };
-
-struct chunk {
-    int rows;
-    int64_t wanted_us;
-};
-
-enum sequence_state {
-    SEQUENCE_FREE,    /* on free */
-    SEQUENCE_WAITING, /* on waiting: part of its prompt is not computed; or it has an error to tell */
-    SEQUENCE_RUNNING, /* on running: one row per step */
-    SEQUENCE_ENDED,   /* on ended: its last item is with the caller until the next step or job */
-    SEQUENCE_STATES
-};
-
-struct sequence {
-    struct link link;
-    enum sequence_state state;
-    int32_t slot; /* of the engine: its place in scheduler.sequences */
-    uint64_t job;
-
-    int32_t *prompt; /* [n_ctx] */
-    int n_prompt;
-    int n_past;                /* positions computed; after the prompt also the position of `token` */
-    int32_t token;             /* the last one chosen */
-    uint32_t n_given;          /* tokens handed out */
-    int64_t first_us, last_us; /* when the first of them was there, and the last */
-
-    struct sampling sampling;
-    uint32_t max_tokens;
-    bool ignore_end, wants_logprobs, is_cancelled;
-
-    struct text_out text;
-    const char *stops[MAX_STOPS];
-    size_t stop_lens[MAX_STOPS];
-    char stop_bytes[MAX_STOPS * FIELD_TEXTS_BYTES];
-
-    /* What its current item points to. */
-    struct token_detail detail;
-    struct token_alternative top[MAX_LOGPROBS];
-    const char *error_code; /* NULL while all is well */
-    char error_text[160];
-};
-
-struct scheduler {
-    struct engine *engine;
-    const struct tokenizer *tokenizer;
-    struct sampler *sampler;
-    int n_slots, n_ctx, n_vocab, max_rows;
-    size_t longest_piece; /* most bytes of text one token can stand for */
-
-    struct list lists[SEQUENCE_STATES];
-    struct sequence *sequences; /* [n_slots] */
-    int32_t *prompts;           /* [n_slots][n_ctx] */
-    struct token_list encoded;  /* scratch of scheduler_add */
-
-    struct chunk alone, beside;
-    struct row *rows;         /* [max_rows] */
-    struct sequence **wanted; /* [n_slots]: whose logits the step gives, in order */
-    struct step_item *items;  /* [n_slots] */
-    uint32_t n_items;
-    int64_t computed_us; /* when the engine had this step's logits */
-    struct scheduler_counts counts;
-};
+/* How long a step that has nothing to compute waits for pages that are being written to disk. */
+enum { PAGES_WAIT_MS = 10 };
 
 static void set_state(struct scheduler *s, struct sequence *q, enum sequence_state state)
 {
@@ -99,6 +30,8 @@ static void set_state(struct scheduler *s, struct sequence *q, enum sequence_sta
     q->state = state;
     list_append(&s->lists[state], &q->link);
 }
+
+/* ---- its life ---- */
 
 static size_t find_longest_piece(const struct tokenizer *t)
 {
@@ -111,53 +44,95 @@ static size_t find_longest_piece(const struct tokenizer *t)
     return longest;
 }
 
-struct scheduler *scheduler_create(struct engine *e, const struct tokenizer *t, int n_vocab)
+int scheduler_rows(int n_slots)
+{
+    return n_slots * (1 + SPECULATE_MOST) + SCHEDULER_PREFILL_ROWS;
+}
+
+struct scheduler *scheduler_create(struct engine *e, const struct tokenizer *t, int n_vocab,
+                                   const struct scheduler_options *options)
 {
     const struct engine_options *o = engine_options(e);
-    assert(o->max_rows > o->n_slots);
+    int n_slots = o->n_slots - (options->sessions ? SESSIONS_SLOTS : 0);
+    assert(n_slots > 0 && o->max_rows >= scheduler_rows(n_slots));
 
     struct scheduler *s = xcalloc(1, sizeof *s);
     s->engine = e;
+    s->cache = engine_cache(e);
     s->tokenizer = t;
     s->sampler = sampler_create(n_vocab);
-    s->n_slots = o->n_slots;
+    s->score = score_create(options->byte_order);
+    s->options = *options;
+    pace_init(&s->pace, options->itl_target_us);
+    s->n_slots = n_slots;
     s->n_ctx = o->n_ctx;
     s->n_vocab = n_vocab;
-    s->max_rows = o->max_rows;
-    s->longest_piece = find_longest_piece(t);
-    s->alone = (struct chunk){ .rows = CHUNK_LEAST_ROWS, .wanted_us = STEP_ALONE_US };
-    s->beside = (struct chunk){ .rows = CHUNK_LEAST_ROWS, .wanted_us = STEP_BESIDE_US };
-    s->rows = xcalloc((size_t)s->max_rows, sizeof *s->rows);
-    s->wanted = xcalloc((size_t)s->n_slots, sizeof *s->wanted);
-    s->items = xcalloc((size_t)s->n_slots, sizeof *s->items);
-    s->prompts = xcalloc((size_t)s->n_slots * (size_t)s->n_ctx, sizeof *s->prompts);
-    s->sequences = xcalloc((size_t)s->n_slots, sizeof *s->sequences);
-    for (int i = 0; i < s->n_slots; i++) {
-        s->sequences[i].slot = i;
-        s->sequences[i].prompt = s->prompts + (size_t)i * (size_t)s->n_ctx;
-        set_state(s, &s->sequences[i], SEQUENCE_FREE);
-    }
+    s->n_embd = engine_n_embd(e);
+    s->limits = (struct job_limits){ .tokenizer = t,
+                                     .n_ctx = s->n_ctx,
+                                     .n_vocab = n_vocab,
+                                     .n_embd = s->n_embd,
+                                     .longest_piece = find_longest_piece(t),
+                                     .scratch = &s->encoded };
+    s->max_items = 3 * s->n_slots; /* endings of jobs, turns, forks */
+    s->rows = xcalloc((size_t)o->max_rows, sizeof *s->rows);
+    s->turns = xcalloc((size_t)s->n_slots, sizeof *s->turns);
+    s->draft_requests = xcalloc((size_t)s->n_slots, sizeof *s->draft_requests);
+    s->items = xcalloc((size_t)s->max_items, sizeof *s->items);
+    s->outputs = xcalloc((size_t)s->max_items, sizeof *s->outputs);
+    s->prompt_details = xcalloc(SCHEDULER_PREFILL_ROWS + s->n_slots, sizeof *s->prompt_details);
+    s->prompt_top = xcalloc(SCHEDULER_PREFILL_ROWS + s->n_slots, sizeof *s->prompt_top);
+    s->free_slots = xcalloc((size_t)s->n_slots, sizeof *s->free_slots);
+    for (int i = s->n_slots; i-- > 0;)
+        s->free_slots[s->n_free_slots++] = i;
     return s;
 }
 
-static void release(struct scheduler *s, struct sequence *q)
+static void give_back(struct scheduler *s, struct sequence *q)
 {
-    text_out_fini(&q->text);
-    set_state(s, q, SEQUENCE_FREE);
+    if (q->slot < 0)
+        return;
+    kv_cache_truncate(s->cache, q->slot, 0);
+    s->free_slots[s->n_free_slots++] = q->slot;
+    q->slot = -1;
+    q->n_past = q->n_published = 0;
+}
+
+/* The first choice stands for the session: what others add to the prompt is not what will be gone on from. */
+static void write_session(struct scheduler *s, const struct sequence *q)
+{
+    const struct job *job = q->job;
+    if (s->options.sessions && job->session.data && q->choice == 0 && q->slot >= 0 &&
+        q->n_past >= job->n_prompt)
+        sessions_write(s->options.sessions, q->slot, job->session, &job->salt);
+}
+
+void scheduler_release(struct scheduler *s, struct sequence *q, enum sequence_state next)
+{
+    if (next == SEQUENCE_FINISHED)
+        write_session(s, q);
+    give_back(s, q);
+    set_state(s, q, next);
+}
+
+void scheduler_end_job(struct scheduler *s, struct job *job)
+{
+    for (int i = 0; i < job->n_sequences; i++)
+        scheduler_release(s, &job->sequences[i], SEQUENCE_FINISHED);
+    list_remove(&job->link);
+    list_append(&s->ended, &job->link);
 }
 
 static void forget_ended(struct scheduler *s)
 {
-    list_each(q, &s->lists[SEQUENCE_ENDED], struct sequence, link) release(s, q);
+    list_each(job, &s->ended, struct job, link) job_destroy(job);
     s->n_items = 0;
 }
 
 void scheduler_clear(struct scheduler *s)
 {
-    for (int i = 0; i < s->n_slots; i++)
-        if (s->sequences[i].state != SEQUENCE_FREE)
-            release(s, &s->sequences[i]);
-    s->n_items = 0;
+    list_each(job, &s->jobs, struct job, link) scheduler_end_job(s, job);
+    forget_ended(s);
 }
 
 void scheduler_destroy(struct scheduler *s)
@@ -166,314 +141,582 @@ void scheduler_destroy(struct scheduler *s)
         return;
     scheduler_clear(s);
     token_list_fini(&s->encoded);
+    score_destroy(s->score);
     sampler_destroy(s->sampler);
-    free(s->sequences);
-    free(s->prompts);
+    free(s->free_slots);
+    free(s->prompt_top);
+    free(s->prompt_details);
+    free(s->outputs);
     free(s->items);
-    free(s->wanted);
+    free(s->draft_requests);
+    free(s->turns);
     free(s->rows);
     free(s);
 }
 
-/* ---- admission ---- */
+/* ---- jobs come and go ---- */
 
-static void __attribute__((format(printf, 3, 4)))
-fail(struct sequence *q, const char *code, const char *format, ...)
+static struct job *find_job(const struct scheduler *s, uint64_t number)
 {
-    va_list args;
-    va_start(args, format);
-    vsnprintf(q->error_text, sizeof q->error_text, format, args);
-    va_end(args);
-    q->error_code = code;
+    list_each(job, &s->jobs, struct job, link)
+    {
+        if (job->number == number)
+            return job;
+    }
+    return NULL;
 }
 
-static bool prompt_fits(const struct scheduler *s, struct sequence *q, size_t n)
-{
-    if (n + 1 <= (size_t)s->n_ctx)
-        return true;
-    fail(q, ERROR_CONTEXT_LENGTH,
-         "the prompt has %zu tokens, and with one to generate the context of %d is too short", n, s->n_ctx);
-    return false;
-}
-
-static void take_text(struct scheduler *s, struct sequence *q, struct slice text)
-{
-    /* What cannot fit is not worth the time to find out how many tokens it is. */
-    if (text.len > (size_t)s->n_ctx * s->longest_piece) {
-        fail(q, ERROR_CONTEXT_LENGTH,
-             "the prompt of %zu bytes is more than a context of %d tokens can hold (at most %zu bytes each)",
-             text.len, s->n_ctx, s->longest_piece);
-        return;
-    }
-    s->encoded.n = 0;
-    tokenizer_encode(s->tokenizer, text.data, text.len, ENCODE_BOS, &s->encoded);
-    if (s->encoded.n == 0) {
-        fail(q, ERROR_BAD_REQUEST,
-             "the prompt is empty, and this model has no token that begins a text to put in its place");
-    } else if (prompt_fits(s, q, s->encoded.n)) {
-        q->n_prompt = (int)s->encoded.n;
-        memcpy(q->prompt, s->encoded.ids, s->encoded.n * sizeof *q->prompt);
-    }
-}
-
-static void take_tokens(struct scheduler *s, struct sequence *q, struct id_array tokens)
-{
-    if (tokens.n == 0) {
-        fail(q, ERROR_BAD_REQUEST, "the list of prompt tokens is empty");
-        return;
-    }
-    if (!prompt_fits(s, q, tokens.n))
-        return;
-    for (uint32_t i = 0; i < tokens.n; i++) {
-        if (tokens.ids[i] < 0 || tokens.ids[i] >= s->n_vocab) {
-            fail(q, ERROR_BAD_REQUEST, "tokens[%u] is %d, and the vocabulary ends at %d", i, tokens.ids[i],
-                 s->n_vocab - 1);
-            return;
-        }
-    }
-    q->n_prompt = (int)tokens.n;
-    memcpy(q->prompt, tokens.ids, tokens.n * sizeof *q->prompt);
-}
-
-static void take_stops(struct sequence *q, struct slice_array stop)
-{
-    char *to = q->stop_bytes;
-    assert(stop.n <= MAX_STOPS);
-    for (uint32_t i = 0; i < stop.n; i++) {
-        assert(stop.items[i].len <= FIELD_TEXTS_BYTES);
-        memcpy(to, stop.items[i].data, stop.items[i].len);
-        q->stops[i] = to;
-        q->stop_lens[i] = stop.items[i].len;
-        to += stop.items[i].len;
-    }
-    text_out_init(&q->text, q->stops, q->stop_lens, (int)stop.n);
-}
-
-bool scheduler_add(struct scheduler *s, uint64_t job, const struct generate *request)
+bool scheduler_add(struct scheduler *s, uint64_t number, const struct generate *request)
 {
     forget_ended(s);
-    struct sequence *q = list_entry(s->lists[SEQUENCE_FREE].first, struct sequence, link);
-    if (!q)
+    if (s->jobs.count == (size_t)s->n_slots)
         return false;
-
-    q->job = job;
-    q->n_prompt = q->n_past = 0;
-    q->n_given = 0;
-    q->first_us = q->last_us = 0;
-    q->error_code = NULL;
-    q->is_cancelled = false;
-    q->max_tokens = request->max_tokens;
-    q->ignore_end = request->ignore_end;
-    q->wants_logprobs = request->has_logprobs;
-    q->sampling = (struct sampling){ .temperature = request->temperature,
-                                     .top_k = (int)request->top_k,
-                                     .top_p = request->top_p,
-                                     .min_p = request->min_p,
-                                     .seed = request->seed,
-                                     .n_logprobs = request->has_logprobs ? (int)request->logprobs : 0 };
-    take_stops(q, request->stop);
-    if (request->prompt.data)
-        take_text(s, q, request->prompt);
-    else
-        take_tokens(s, q, request->tokens);
-    set_state(s, q, SEQUENCE_WAITING);
+    struct job *job = job_create(number, request, &s->limits);
+    job->age = s->n_arrived++;
+    list_append(&s->jobs, &job->link);
+    for (int i = 0; i < job->n_sequences; i++)
+        set_state(s, &job->sequences[i], SEQUENCE_WAITING);
     return true;
 }
 
-void scheduler_cancel(struct scheduler *s, uint64_t job)
+bool scheduler_open(struct scheduler *s, uint64_t number, const struct generate *request)
 {
-    for (int i = 0; i < s->n_slots; i++) {
-        struct sequence *q = &s->sequences[i];
-        if (q->job == job && (q->state == SEQUENCE_WAITING || q->state == SEQUENCE_RUNNING))
-            q->is_cancelled = true;
+    struct generate whole = *request;
+    whole.max_tokens = (uint32_t)s->n_ctx;
+    whole.has_max_tokens = false;
+    whole.n = whole.best_of = 1;
+    if (!scheduler_add(s, number, &whole))
+        return false;
+    find_job(s, number)->operation = operation_create();
+    return true;
+}
+
+void scheduler_advance(struct scheduler *s, const struct msg_advance *m)
+{
+    struct job *job = find_job(s, m->job);
+    if (job && job->operation && !job->error_code && !job->is_cancelled)
+        operation_begin(s, &job->sequences[0], m);
+}
+
+const struct msg_advanced *scheduler_next_advanced(struct scheduler *s)
+{
+    list_each(job, &s->jobs, struct job, link)
+    {
+        if (job->operation && operation_is_done(job->operation))
+            return operation_take(job->operation);
+    }
+    return NULL;
+}
+
+void scheduler_cancel(struct scheduler *s, uint64_t number)
+{
+    struct job *job = find_job(s, number);
+    if (job)
+        job->is_cancelled = true;
+}
+
+static void end_idle(struct scheduler *s)
+{
+    list_each(job, &s->jobs, struct job, link)
+    {
+        if (!job->is_cancelled && !job->error_code)
+            continue;
+        output_ending(s, job);
+        scheduler_end_job(s, job);
     }
 }
 
 bool scheduler_has_work(const struct scheduler *s)
 {
-    return !list_is_empty(&s->lists[SEQUENCE_WAITING]) || !list_is_empty(&s->lists[SEQUENCE_RUNNING]);
+    list_each(job, &s->jobs, struct job, link)
+    {
+        if (job->is_cancelled || job->error_code || (job->operation && operation_is_done(job->operation)))
+            return true;
+    }
+    return !list_is_empty(&s->lists[SEQUENCE_WAITING]) || !list_is_empty(&s->lists[SEQUENCE_PREEMPTED]) ||
+           !list_is_empty(&s->lists[SEQUENCE_PREFILLING]) || !list_is_empty(&s->lists[SEQUENCE_RUNNING]);
 }
 
 struct scheduler_counts scheduler_counts(const struct scheduler *s)
 {
     struct scheduler_counts counts = s->counts;
-    counts.taken = (int)(s->lists[SEQUENCE_WAITING].count + s->lists[SEQUENCE_RUNNING].count);
+    counts.taken = (int)s->jobs.count;
     return counts;
 }
 
-/* ---- a step ---- */
+/* ---- pages ---- */
 
-static struct step_item *add_item(struct scheduler *s, const struct sequence *q)
+static int pages_for(int n_tokens)
 {
-    struct step_item *item = &s->items[s->n_items++];
-    *item = (struct step_item){ .job = q->job, .prompt_tokens = (uint64_t)q->n_prompt };
-    return item;
+    return (n_tokens + KV_BLOCK - 1) / KV_BLOCK;
 }
 
-static void tell_error(const struct sequence *q, struct step_item *item)
+void scheduler_publish(struct scheduler *s, struct sequence *q)
 {
-    item->error_code = slice_of(q->error_code);
-    item->error_message = slice_of(q->error_text);
-}
-
-static void end_idle(struct scheduler *s, enum sequence_state state)
-{
-    list_each(q, &s->lists[state], struct sequence, link)
-    {
-        if (!q->is_cancelled && !q->error_code)
-            continue;
-        struct step_item *item = add_item(s, q);
-        if (q->is_cancelled)
-            item->finish_reason = slice_of("cancelled");
-        else
-            tell_error(q, item);
-        set_state(s, q, SEQUENCE_ENDED);
+    while (!q->is_private && (q->n_published + 1) * KV_BLOCK <= q->n_past) {
+        q->is_private = !kv_cache_publish(s->cache, q->slot, q->n_published,
+                                          q->tokens + q->n_published * KV_BLOCK, q->job->salt);
+        q->n_published += !q->is_private;
     }
 }
 
-/* Rows of prompts from n on, at most up to max_rows; returns the new number of rows. */
-static int collect_prompts(struct scheduler *s, int n, int max_rows, int *n_wanted)
+/* The first position that must be computed, since its logits are wanted. */
+static int first_wanted(const struct sequence *q)
 {
-    list_each(q, &s->lists[SEQUENCE_WAITING], struct sequence, link)
+    return q->job->operation ? operation_first_wanted(q) : q->n_tokens - 1;
+}
+
+/* Takes from the cache what others have computed. */
+static void adopt(struct scheduler *s, struct sequence *q)
+{
+    if (!job_uses_prefix(q->job))
+        return;
+    while ((q->n_published + 1) * KV_BLOCK <= first_wanted(q) &&
+           kv_cache_adopt(s->cache, q->slot, q->n_published, q->tokens + q->n_published * KV_BLOCK,
+                          q->job->salt))
+        q->n_published++;
+    q->n_past = q->n_published * KV_BLOCK;
+}
+
+/* Once, and only if the cache does not have all that could be of use. */
+static void read_session(struct scheduler *s, struct sequence *q)
+{
+    struct job *job = q->job;
+    if (!s->options.sessions || !job->session.data || job->is_session_read || !job_uses_prefix(job) ||
+        (q->n_published + 1) * KV_BLOCK > first_wanted(q))
+        return;
+    job->is_session_read = true;
+    sessions_read(s->options.sessions, job->session, &job->salt);
+    adopt(s, q);
+}
+
+static bool is_same_salt(const struct kv_salt *a, const struct kv_salt *b)
+{
+    return a->n == b->n && !memcmp(a->bytes, b->bytes, a->n);
+}
+
+/* Tokens in pages that q can take over from the other one, when the first n are the same. */
+static int count_common(const struct sequence *q, const struct sequence *other, int n)
+{
+    int most = first_wanted(q) < other->n_tokens ? first_wanted(q) : other->n_tokens;
+    while (n + KV_BLOCK <= most && !memcmp(other->tokens + n, q->tokens + n, KV_BLOCK * sizeof *q->tokens))
+        n += KV_BLOCK;
+    return n;
+}
+
+/* Whether somebody is computing the next page that q needs: waiting for it is cheaper than doing it again.
+ * Then q remembers who, and for how long that is of use. */
+static bool is_being_computed(const struct scheduler *s, struct sequence *q)
+{
+    int end = (q->n_published + 1) * KV_BLOCK;
+    if (end > first_wanted(q) || !job_uses_prefix(q->job))
+        return false;
+    list_each(other, &s->lists[SEQUENCE_PREFILLING], struct sequence, link)
     {
-        while (n < max_rows && q->n_past < q->n_prompt) {
-            int pos = q->n_past++;
-            bool is_last = q->n_past == q->n_prompt;
-            s->rows[n++] = (struct row){ q->prompt[pos], q->slot, pos, is_last };
-            if (is_last)
-                s->wanted[(*n_wanted)++] = q;
+        if (!other->is_private && other->n_tokens >= end && is_same_salt(&other->job->salt, &q->job->salt) &&
+            !memcmp(other->tokens, q->tokens, (size_t)end * sizeof *q->tokens)) {
+            q->awaited = sequence_id(other);
+            q->n_awaited = count_common(q, other, end);
+            return true;
         }
     }
-    return n;
+    return false;
 }
 
-static int collect_running(struct scheduler *s, int *n_wanted)
+/* The same, where it was so before: looks at no tokens, since all that wait ask in every step. */
+static bool is_still_computed(const struct scheduler *s, const struct sequence *q)
 {
-    int n = 0;
-    list_each(q, &s->lists[SEQUENCE_RUNNING], struct sequence, link)
+    if (q->n_awaited == 0)
+        return false;
+    list_each(other, &s->lists[SEQUENCE_PREFILLING], struct sequence, link)
     {
-        s->rows[n++] = (struct row){ q->token, q->slot, q->n_past++, true };
-        s->wanted[(*n_wanted)++] = q;
+        if (sequence_id(other) == q->awaited)
+            return !other->is_private && other->n_published * KV_BLOCK < q->n_awaited;
     }
+    return false;
+}
+
+static int headroom(const struct scheduler *s)
+{
+    static const enum sequence_state active[] = { SEQUENCE_PREFILLING, SEQUENCE_RUNNING };
+    int n = 0;
+    for (size_t i = 0; i < sizeof active / sizeof *active; i++)
+        list_each(q, &s->lists[active[i]], struct sequence, link)
+        {
+            int left = q->max_tokens - q->n_tokens;
+            n += pages_for(left < HEADROOM_TOKENS ? left : HEADROOM_TOKENS);
+        }
     return n;
 }
 
-static void adapt(struct chunk *c, int n_rows, int64_t took_us)
+static bool is_younger(const struct sequence *a, const struct sequence *b)
 {
-    if (took_us > c->wanted_us && c->rows > CHUNK_LEAST_ROWS)
-        c->rows /= 2;
-    else if (took_us < c->wanted_us / 2 && n_rows == c->rows && c->rows < SCHEDULER_PREFILL_ROWS)
-        c->rows *= 2;
+    return a->job->age != b->job->age ? a->job->age > b->job->age : a->choice > b->choice;
 }
 
-/* Returns how many sequences now have logits. */
-static int compute(struct scheduler *s)
+/* The youngest of those that hold pages. */
+static struct sequence *find_victim(const struct scheduler *s)
 {
-    int n_wanted = 0;
-    int n_running = collect_running(s, &n_wanted);
-    struct chunk *chunk = n_running ? &s->beside : &s->alone;
-    int max_rows = n_running + chunk->rows;
-    int n = collect_prompts(s, n_running, max_rows < s->max_rows ? max_rows : s->max_rows, &n_wanted);
-    if (n == 0)
+    struct sequence *victim = NULL;
+    for (enum sequence_state state = SEQUENCE_PREFILLING; state <= SEQUENCE_RUNNING; state++)
+        list_each(q, &s->lists[state], struct sequence, link)
+        {
+            if (!victim || is_younger(q, victim))
+                victim = q;
+        }
+    return victim;
+}
+
+static void preempt(struct scheduler *s, struct sequence *q)
+{
+    log_debug("preempted", "job=%llu tokens=%d", (unsigned long long)q->job->number, q->n_tokens);
+    s->counts.preempted++;
+    give_back(s, q);
+    list_remove(&q->link);
+    q->state = SEQUENCE_PREEMPTED;
+    list_prepend(&s->lists[SEQUENCE_PREEMPTED], &q->link); /* older than those before it */
+}
+
+/* ---- admission ---- */
+
+enum admission { ADMITTED, NOT_YET, NO_ROOM };
+
+static const char *miss_reason(struct scheduler *s, const struct sequence *q)
+{
+    if (!job_uses_prefix(q->job))
+        return "not_used";
+    if (q->n_tokens <= KV_BLOCK)
+        return "short";
+    if ((q->n_published + 1) * KV_BLOCK >= q->n_tokens)
+        return NULL;
+    enum kv_miss miss =
+        kv_cache_miss(s->cache, q->slot, q->n_published, q->tokens + q->n_published * KV_BLOCK, q->job->salt);
+    return miss == KV_MISS_EVICTED ? "evicted" : "new";
+}
+
+static bool waits_for_fork(const struct sequence *q)
+{
+    const struct sequence *first = q->job->sequences;
+    return q->choice > 0 && q->n_given == 0 && first->n_given == 0 && first->state != SEQUENCE_FINISHED;
+}
+
+/* Whether n pages can be had for q, if need be from those who hold some for later. That an operation waits
+ * for room protects nothing: two that wait could hold what the other lacks. */
+static bool find_pages(struct scheduler *s, const struct sequence *q, int n)
+{
+    static const enum sequence_state idle[] = { SEQUENCE_HELD, SEQUENCE_PREEMPTED };
+    for (size_t i = 0; i < sizeof idle / sizeof *idle; i++)
+        list_each(other, &s->lists[idle[i]], struct sequence, link)
+        {
+            if (kv_cache_available(s->cache) >= n)
+                return true;
+            if (other != q)
+                give_back(s, other);
+        }
+    return kv_cache_available(s->cache) >= n;
+}
+
+static void take_slot(struct scheduler *s, struct sequence *q)
+{
+    q->slot = s->free_slots[--s->n_free_slots];
+    q->n_past = q->n_published = 0;
+    q->is_private = false;
+}
+
+/* Usage is counted once: of the prompt, when its first choice begins. */
+static void count_prompt(struct scheduler *s, struct sequence *q, const char *cache_miss)
+{
+    struct job *job = q->job;
+    if (q->state == SEQUENCE_PREEMPTED) {
+        s->counts.recomputed += (uint64_t)(q->n_tokens - q->n_past);
+    } else if (q->choice == 0) {
+        job->n_cached = q->n_past;
+        job->cache_miss = cache_miss;
+        s->counts.cached_tokens += (uint64_t)q->n_past;
+        s->counts.prompt_tokens += (uint64_t)(q->n_tokens - q->n_past);
+    }
+}
+
+static enum admission admit(struct scheduler *s, struct sequence *q)
+{
+    bool is_new = q->slot < 0; /* an opened one may have kept what it has */
+    const char *cache_miss = NULL;
+    if (waits_for_fork(q) || is_still_computed(s, q))
+        return NOT_YET;
+    if (is_new && s->n_free_slots == 0)
+        return NO_ROOM;
+    if (is_new) {
+        take_slot(s, q);
+        adopt(s, q);
+        read_session(s, q);
+        if (is_being_computed(s, q)) {
+            give_back(s, q);
+            return NOT_YET;
+        }
+        cache_miss = miss_reason(s, q);
+    }
+    int n_next = q->n_tokens < s->n_ctx ? q->n_tokens + 1 : q->n_tokens;
+    int more = pages_for(n_next) - q->n_past / KV_BLOCK;
+    if (!find_pages(s, q, more + headroom(s)) || !kv_cache_reserve(s->cache, q->slot, q->n_past, q->n_tokens)) {
+        give_back(s, q);
+        return NO_ROOM;
+    }
+    if (is_new)
+        count_prompt(s, q, cache_miss);
+    set_state(s, q, SEQUENCE_PREFILLING);
+    return ADMITTED;
+}
+
+/* In order of age: who has no room lets nobody overtake. */
+static void admit_all(struct scheduler *s)
+{
+    static const enum sequence_state order[] = { SEQUENCE_PREEMPTED, SEQUENCE_WAITING };
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
+        list_each(q, &s->lists[order[i]], struct sequence, link)
+        {
+            if (admit(s, q) == NO_ROOM)
+                return;
+        }
+}
+
+bool scheduler_fork(struct scheduler *s, const struct sequence *from, struct sequence *to)
+{
+    if (s->n_free_slots == 0 || kv_cache_available(s->cache) < 1 + headroom(s))
+        return false;
+    take_slot(s, to);
+    kv_cache_share(s->cache, from->slot, to->slot, from->n_past);
+    to->n_past = from->n_past;
+    to->n_published = from->n_published;
+    to->is_private = from->is_private;
+    set_state(s, to, SEQUENCE_RUNNING);
+    return true;
+}
+
+void scheduler_rewind(struct scheduler *s, struct sequence *q, int n_past)
+{
+    if (q->n_past <= n_past)
+        return;
+    q->n_past = n_past;
+    q->n_published = q->n_published < n_past / KV_BLOCK ? q->n_published : n_past / KV_BLOCK;
+    kv_cache_truncate(s->cache, q->slot, n_past);
+}
+
+void scheduler_resume(struct scheduler *s, struct sequence *q)
+{
+    set_state(s, q, SEQUENCE_PREEMPTED);
+}
+
+void scheduler_run(struct scheduler *s, struct sequence *q)
+{
+    set_state(s, q, SEQUENCE_RUNNING);
+}
+
+void scheduler_hold(struct scheduler *s, struct sequence *q)
+{
+    set_state(s, q, SEQUENCE_HELD);
+}
+
+/* ---- the rows of a step ---- */
+
+static bool has_place(struct scheduler *s, const struct sequence *q)
+{
+    return kv_cache_reserve(s->cache, q->slot, q->n_past, q->n_past + 1) ||
+           (find_pages(s, q, 1) && kv_cache_reserve(s->cache, q->slot, q->n_past, q->n_past + 1));
+}
+
+/* A page for the next row of everyone who runs; the youngest give up theirs where there are not enough. */
+static void make_room(struct scheduler *s)
+{
+    struct link *at = s->lists[SEQUENCE_RUNNING].first;
+    while (at) {
+        struct sequence *q = list_entry(at, struct sequence, link);
+        if (has_place(s, q)) {
+            at = at->next;
+        } else {
+            preempt(s, find_victim(s));
+            at = s->lists[SEQUENCE_RUNNING].first;
+        }
+    }
+}
+
+static struct turn *add_turn(struct scheduler *s, struct sequence *q)
+{
+    struct turn *t = &s->turns[s->n_turns++];
+    *t = (struct turn){ .sequence = q, .first_hidden = -1 };
+    return t;
+}
+
+/* The rows of a turn are added one after the other. */
+static void add_row(struct scheduler *s, struct turn *t, int32_t token, bool wants_logits)
+{
+    const struct sequence *q = t->sequence;
+    if (t->n_logits == 0)
+        t->first_logits = s->n_logits;
+    s->rows[s->n_rows++] = (struct row){
+        .token = token, .slot = q->slot, .pos = q->n_past + t->n_rows++, .want_logits = wants_logits
+    };
+    t->n_logits += wants_logits;
+    s->n_logits += wants_logits;
+}
+
+/* The most tokens that can be guessed for a sequence. */
+static int most_drafts(const struct scheduler *s, const struct sequence *q)
+{
+    int left = q->max_tokens - q->n_tokens - 1;
+    if (s->options.speculate == SPECULATE_OFF || q->job->operation || left < 1)
         return 0;
-
-    int64_t begin_us = clock_us();
-    engine_step(s->engine, s->rows, n);
-    s->computed_us = clock_us();
-    if (n > n_running)
-        adapt(chunk, n - n_running, s->computed_us - begin_us);
-    s->counts.steps++;
-    s->counts.prompt_tokens += (uint64_t)(n - n_running);
-    return n_wanted;
+    return left < SPECULATE_MOST ? left : SPECULATE_MOST;
 }
 
-static struct slice piece_of(const struct scheduler *s, int32_t id)
+static int worth_checking(const struct scheduler *s, const struct turn *t, double draft_us, int most)
 {
-    size_t len;
-    const char *bytes = tokenizer_piece(s->tokenizer, id, &len);
-    return (struct slice){ len ? bytes : "", len < MAX_TOKEN_BYTES ? len : MAX_TOKEN_BYTES };
+    return speculation_choose(&t->sequence->speculation, s->options.speculate, &s->pace, s->n_turns - 1,
+                              draft_us, most);
 }
 
-static float sendable(float logprob)
+/* What followed in the same text before. */
+static void look_up_drafts(struct scheduler *s)
 {
-    return logprob > LOGPROB_FLOOR ? logprob : LOGPROB_FLOOR;
+    for (int i = 0; i < s->n_turns; i++) {
+        struct turn *t = &s->turns[i];
+        const struct sequence *q = t->sequence;
+        int most = most_drafts(s, q);
+        if (most > 0)
+            most = lookup_draft(q->tokens, q->n_tokens, most, t->drafts);
+        t->has_draft = most > 0;
+        t->n_drafts = most > 0 ? worth_checking(s, t, 0, most) : 0;
+    }
 }
 
-static void detail_choice(const struct scheduler *s, struct sequence *q, const struct choice *c,
-                          struct step_item *item)
+/* What the draft model says. */
+static void ask_drafter(struct scheduler *s)
 {
-    for (int i = 0; i < c->n_top; i++)
-        q->top[i] = (struct token_alternative){ c->top[i].id, sendable(c->top[i].logprob),
-                                                piece_of(s, c->top[i].id) };
-    q->detail = (struct token_detail){ .id = c->token.id,
-                                       .logprob = sendable(c->token.logprob),
-                                       .bytes = piece_of(s, c->token.id),
-                                       .top = { q->top, (uint32_t)c->n_top } };
-    item->logprobs = (struct struct_array){ &q->detail, 1 };
+    double us = drafter_token_us(s->options.drafter) / s->n_turns;
+    int n = 0;
+    for (int i = 0; i < s->n_turns; i++) {
+        struct turn *t = &s->turns[i];
+        const struct sequence *q = t->sequence;
+        int most = most_drafts(s, q);
+        t->has_draft = most > 0;
+        most = most > 0 ? worth_checking(s, t, us, most) : 0;
+        if (most > 0)
+            s->draft_requests[n++] =
+                (struct draft_request){ .slot = q->slot,
+                                        .owner = sequence_id(q),
+                                        .tokens = q->tokens,
+                                        .n_tokens = q->n_tokens,
+                                        .sampling = &q->sampling,
+                                        .max_draft = most,
+                                        .out = t->drafts };
+    }
+    drafter_propose(s->options.drafter, s->draft_requests, n);
+    for (int i = 0, r = 0; i < s->n_turns && r < n; i++)
+        if (s->turns[i].drafts == s->draft_requests[r].out)
+            s->turns[i].n_drafts = s->draft_requests[r++].n_out;
 }
 
-/* Hands out the token just chosen; returns why the job ends with it, or NULL. */
-static const char *give_token(struct scheduler *s, struct sequence *q, const struct choice *c,
-                              struct step_item *item)
+static void collect_running(struct scheduler *s)
 {
-    if (!q->ignore_end && tokenizer_is_end(s->tokenizer, q->token))
-        return "stop";
-
-    item->ids = (struct id_array){ &q->token, 1 };
-    if (q->wants_logprobs)
-        detail_choice(s, q, c, item);
-    if (!q->n_given++)
-        q->first_us = s->computed_us;
-    q->last_us = s->computed_us;
-    s->counts.tokens++;
-
-    size_t len;
-    const char *bytes = tokenizer_piece(s->tokenizer, q->token, &len);
-    if (len && text_out_push(&q->text, bytes, len))
-        return "stop";
-    /* The token takes position n_past, and one more must have a place to be worth computing. */
-    if (q->n_given >= q->max_tokens || q->n_past + 1 >= s->n_ctx)
-        return "length";
-    return NULL;
+    list_each(q, &s->lists[SEQUENCE_RUNNING], struct sequence, link) add_turn(s, q);
+    if (s->n_turns == 0)
+        return;
+    if (s->options.drafter)
+        ask_drafter(s);
+    else
+        look_up_drafts(s);
+    for (int i = 0; i < s->n_turns; i++) {
+        struct turn *t = &s->turns[i];
+        const struct sequence *q = t->sequence;
+        if (t->n_drafts && !kv_cache_reserve(s->cache, q->slot, q->n_past, q->n_past + 1 + t->n_drafts))
+            t->n_drafts = 0;
+        add_row(s, t, q->tokens[q->n_past], true);
+        for (int k = 0; k < t->n_drafts; k++)
+            add_row(s, t, t->drafts[k], true);
+    }
 }
 
-static void advance(struct scheduler *s, struct sequence *q, const float *logits)
+static bool wants_logits(const struct sequence *q, int pos)
 {
-    struct choice c;
-    struct step_item *item = add_item(s, q);
-    if (!sampler_choose(s->sampler, &q->sampling, logits, (uint64_t)q->n_past, &c)) {
-        log_error("no_token_possible", "job=%llu position=%d", (unsigned long long)q->job, q->n_past);
-        fail(q, ERROR_INTERNAL,
-             "after %d tokens the model gives no number to any token; its file may be damaged", q->n_past);
-        tell_error(q, item);
-        set_state(s, q, SEQUENCE_ENDED);
+    const struct job *job = q->job;
+    if (job->operation)
+        return pos >= operation_first_wanted(q);
+    if (pos + 1 == q->n_tokens)
+        return job->pooling == POOLING_NONE;
+    return job->wants_prompt_logprobs && q->choice == 0 && pos + 1 >= job->n_prompt_told &&
+           pos + 1 < job->n_prompt;
+}
+
+static void collect_chunk(struct scheduler *s, struct sequence *q, int n_rows)
+{
+    const struct job *job = q->job;
+    struct turn *t = add_turn(s, q);
+    for (int i = 0; i < n_rows; i++) {
+        int pos = q->n_past + i;
+        bool is_last = pos + 1 == q->n_tokens;
+        add_row(s, t, q->tokens[pos], wants_logits(q, pos));
+        if (job->pooling == POOLING_MEAN || (job->pooling == POOLING_LAST && is_last)) {
+            s->rows[s->n_rows - 1].want_hidden = true;
+            t->first_hidden = t->first_hidden < 0 ? s->n_hidden : t->first_hidden;
+            s->n_hidden++;
+        }
+    }
+}
+
+/* Prompts, oldest first, as far as max_rows goes. */
+static void collect_prompts(struct scheduler *s, int max_rows)
+{
+    list_each(q, &s->lists[SEQUENCE_PREFILLING], struct sequence, link)
+    {
+        int n = q->n_tokens - q->n_past, most = max_rows;
+        if ((q->job->wants_prompt_logprobs || q->job->operation) && most > LOGPROB_ROWS)
+            most = LOGPROB_ROWS;
+        n = n < most ? n : most;
+        if (n < 1)
+            return;
+        collect_chunk(s, q, n);
+        max_rows -= n;
+    }
+}
+
+/* Nobody has room: pages come back when sessions are written. */
+static void wait_for_pages(struct scheduler *s)
+{
+    bool has_waiting =
+        !list_is_empty(&s->lists[SEQUENCE_WAITING]) || !list_is_empty(&s->lists[SEQUENCE_PREEMPTED]);
+    if (s->options.sessions && has_waiting)
+        sessions_collect(s->options.sessions, PAGES_WAIT_MS);
+}
+
+static void compute(struct scheduler *s)
+{
+    s->n_turns = s->n_rows = s->n_logits = s->n_hidden = s->n_prompt_details = 0;
+    make_room(s);
+    collect_running(s);
+    int n_decode = s->n_rows;
+    if (!list_is_empty(&s->lists[SEQUENCE_PREFILLING]))
+        collect_prompts(s, pace_prompt_rows(&s->pace, n_decode, SCHEDULER_PREFILL_ROWS));
+    if (s->n_rows == 0) {
+        wait_for_pages(s);
         return;
     }
-    q->token = c.token.id;
 
-    buffer_clear(&q->text.ready);
-    const char *reason = give_token(s, q, &c, item);
-    if (reason) {
-        text_out_flush(&q->text);
-        item->finish_reason = slice_of(reason);
-        item->decode_us = (uint64_t)(q->last_us - q->first_us);
-    }
-    if (q->text.ready.len)
-        item->text = (struct slice){ q->text.ready.data, q->text.ready.len };
-    if (reason)
-        set_state(s, q, SEQUENCE_ENDED);
-    else if (q->state == SEQUENCE_WAITING)
-        set_state(s, q, SEQUENCE_RUNNING);
+    int64_t begin_us = clock_us();
+    engine_step(s->engine, s->rows, s->n_rows);
+    s->computed_us = clock_us();
+    pace_note(&s->pace, n_decode, s->n_rows - n_decode, s->computed_us - begin_us);
+    s->counts.steps++;
 }
 
 struct struct_array scheduler_step(struct scheduler *s)
 {
     forget_ended(s);
-    end_idle(s, SEQUENCE_RUNNING);
-    end_idle(s, SEQUENCE_WAITING);
-
-    int n_wanted = compute(s);
-    for (int i = 0; i < n_wanted; i++)
-        advance(s, s->wanted[i], engine_logits(s->engine, i));
-    return (struct struct_array){ s->items, s->n_items };
+    end_idle(s);
+    if (s->options.sessions)
+        sessions_collect(s->options.sessions, 0);
+    admit_all(s);
+    compute(s);
+    for (int i = 0; i < s->n_turns; i++)
+        if (!s->turns[i].sequence->job->error_code)
+            output_turn(s, &s->turns[i]);
+    return (struct struct_array){ s->items, (uint32_t)s->n_items };
 }

@@ -185,7 +185,10 @@ static uint64_t epoch_of(const struct message *m)
     case MSG_WELCOME:
         return m->welcome.epoch;
     case MSG_SUBMIT:
+    case MSG_OPEN:
         return m->submit.epoch;
+    case MSG_ADVANCE:
+        return m->advance.epoch;
     case MSG_DROP:
         return m->drop.epoch;
     default:
@@ -217,7 +220,7 @@ static bool is_for_caller(struct uplink *u, const struct message *m, int64_t now
     u->heard_ms = now_ms;
     if (m->kind == MSG_BROKER_BEAT)
         u->backoff_ms = 0; /* not at the welcome: what goes wrong right after it must not go round fast */
-    return m->kind == MSG_SUBMIT || m->kind == MSG_DROP || m->kind == MSG_STOP;
+    return m->kind != MSG_BROKER_BEAT && m->kind != MSG_WELCOME;
 }
 
 static enum status receive_one(struct uplink *u, struct message *m, int64_t now_ms)

@@ -51,7 +51,7 @@ void uplink_fini(struct uplink *u);
 /* Once per turn of the loop: follows the connection, sends what was blocked. */
 void uplink_update(struct uplink *u, int64_t now_ms);
 
-/* The next submit, drop or stop, valid until the next call; E_TIMEOUT when there is none. */
+/* The next submit, open, advance, drop or stop, valid until the next call; E_TIMEOUT when there is none. */
 MUST_CHECK enum status uplink_receive(struct uplink *u, int64_t now_ms, struct message *m);
 
 /* True when a message can be sent: UP and not blocked. One that finds the broker's queue full is kept and

@@ -93,7 +93,11 @@ static void golden_open(struct golden *g, const struct subject *subject)
     *g = (struct golden){ .subject = subject };
     if (model_open(&g->model, path, &err) != OK)
         fail_msg("%s", err.text);
-    struct engine_options o = { 2, 1, model_facts(g->model)->n_ctx_train, MAX_ROWS, KV_F32 };
+    struct engine_options o = { .n_threads = 2,
+                                .n_slots = 1,
+                                .n_ctx = model_facts(g->model)->n_ctx_train,
+                                .max_rows = MAX_ROWS,
+                                .kv_type = KV_F32 };
     if (engine_create(&g->engine, g->model, &o, &err) != OK)
         fail_msg("%s", err.text);
     g->answers = load_json(subject->name, ".json");
@@ -125,7 +129,7 @@ static float *run_tokens(struct golden *g, const int32_t *ids, int n)
     for (int start = 0; start < n; start += MAX_ROWS) {
         int count = n - start < MAX_ROWS ? n - start : MAX_ROWS;
         for (int i = 0; i < count; i++)
-            rows[i] = (struct row){ ids[start + i], 0, start + i, true };
+            rows[i] = (struct row){ .token = ids[start + i], .pos = start + i, .want_logits = true };
         engine_step(g->engine, rows, count);
         memcpy(all + (size_t)start * n_vocab, engine_logits(g->engine, 0),
                (size_t)count * n_vocab * sizeof *all);

@@ -26,8 +26,17 @@ struct sent {
     uint64_t id;  /* the client's number; for workers the job */
     uint64_t job; /* of accepted and submit */
     uint64_t seed, seq, completion_tokens, retry_ms;
+    uint64_t cached_tokens;
     uint32_t n_ids, position;
-    char code[32]; /* of errors; of done the finish reason; of health the status */
+    uint32_t choice;     /* of tokens */
+    uint32_t n, best_of; /* of submit */
+    uint32_t n_choices;  /* of done; texts and ids of the first ones follow */
+    char choice_text[4][16];
+    uint64_t choice_tokens[4];
+    uint32_t n_prompt_logprobs;
+    size_t embedding_bytes;
+    bool has_text, is_end; /* of tokens: with a finish reason */
+    char code[32];         /* of errors; of done the finish reason; of health the status */
     char text[64];
     bool is_retryable;
 };
@@ -48,6 +57,17 @@ static inline void world_copy(char *out, size_t size, struct slice s)
     out[n] = 0;
 }
 
+static inline void world_note_choices(struct sent *s, struct struct_array choices)
+{
+    const struct choice_row *rows = choices.items;
+    s->n_choices = choices.n;
+    for (uint32_t i = 0; i < choices.n && i < 4; i++) {
+        assert_int_equal(rows[i].index, i);
+        world_copy(s->choice_text[i], sizeof s->choice_text[i], rows[i].text);
+        s->choice_tokens[i] = rows[i].completion_tokens;
+    }
+}
+
 static inline void world_note(struct sent *s, const struct message *m)
 {
     s->kind = m->kind;
@@ -60,12 +80,20 @@ static inline void world_note(struct sent *s, const struct message *m)
     case MSG_TOKENS:
         s->seq = m->tokens.seq;
         s->n_ids = m->tokens.ids.n;
+        s->choice = m->tokens.choice;
+        s->is_end = m->tokens.finish_reason.data != NULL;
+        s->n_prompt_logprobs = m->tokens.prompt_logprobs.n;
         break;
     case MSG_DONE:
         world_copy(s->code, sizeof s->code, m->done.finish_reason);
         world_copy(s->text, sizeof s->text, m->done.text);
         s->n_ids = m->done.ids.n;
         s->completion_tokens = m->done.completion_tokens;
+        s->cached_tokens = m->done.cached_tokens;
+        s->has_text = m->done.text.data != NULL;
+        s->n_prompt_logprobs = m->done.prompt_logprobs.n;
+        s->embedding_bytes = m->done.embedding.len;
+        world_note_choices(s, m->done.choices);
         break;
     case MSG_CANCELLED:
         s->completion_tokens = m->cancelled.completion_tokens;
@@ -81,6 +109,9 @@ static inline void world_note(struct sent *s, const struct message *m)
     case MSG_SUBMIT:
         s->id = s->job = m->submit.job;
         s->seed = m->submit.request.seed;
+        s->n = m->submit.request.n;
+        s->best_of = m->submit.request.best_of;
+        world_copy(s->text, sizeof s->text, m->submit.request.pooling);
         break;
     case MSG_DROP:
         s->id = m->drop.job;
@@ -169,6 +200,8 @@ static inline struct message world_generate(uint64_t id)
                                            .request = { .model = slice_of("m"),
                                                         .prompt = slice_of("Once"),
                                                         .max_tokens = 100,
+                                                        .has_max_tokens = true,
+                                                        .n = 1,
                                                         .top_p = 1,
                                                         .stream = true } } };
 }

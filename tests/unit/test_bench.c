@@ -11,9 +11,9 @@
 #include <string.h>
 
 #include "bench/child.h"
-#include "bench/numbers.h"
 #include "bench/peer.h"
 #include "bench/stats.h"
+#include "common/numbers.h"
 
 static struct samples samples_of(size_t n, const double *values)
 {

@@ -12,17 +12,10 @@
 
 #include "common/clock.h"
 #include "common/xalloc.h"
-#include "tests/unit/vocab_file.h"
+#include "tests/unit/tokenizer_fixture.h"
 #include "worker/token/byte_letters.h"
-#include "worker/token/tokenizer.h"
 
 enum { NORMAL = 1, CONTROL = 3, USER_DEFINED = 4 };
-
-struct fixture {
-    struct vocab_file file;
-    struct gguf *g;
-    struct tokenizer *t;
-};
 
 /* Ids 0 to 255 are the bytes. */
 static void begin(struct fixture *x, const char *rule)
@@ -48,38 +41,6 @@ static int32_t add_merged(struct fixture *x, const char *left, const char *right
     free(merge);
     return id;
 }
-
-static void finish(struct fixture *x)
-{
-    struct error err = { 0 };
-
-    vocab_file_finish(&x->file);
-    if (gguf_open_memory(&x->g, x->file.bytes.data, x->file.bytes.len, &err) != OK)
-        fail_msg("%s", err.text);
-    if (tokenizer_create(&x->t, x->g, &err) != OK)
-        fail_msg("%s", err.text);
-}
-
-static void end(struct fixture *x)
-{
-    tokenizer_destroy(x->t);
-    gguf_close(x->g);
-    vocab_file_fini(&x->file);
-}
-
-/* Encodes and compares with a list that ends at -1. */
-static void check_flags(const struct fixture *x, const char *text, unsigned flags, const int32_t *want)
-{
-    struct token_list got = { 0 };
-
-    tokenizer_encode(x->t, text, strlen(text), flags, &got);
-    for (size_t i = 0; i < got.n; i++)
-        assert_int_equal(got.ids[i], want[i]);
-    assert_int_equal(want[got.n], -1);
-    token_list_fini(&got);
-}
-
-#define CHECK(x, text, flags, ...) check_flags(x, text, flags, (const int32_t[]){ __VA_ARGS__, -1 })
 
 static void test_earliest_merge_goes_first_and_ties_go_to_the_left(void **state)
 {

@@ -66,6 +66,11 @@ static void test_bad_options_are_refused_by_name(void **state)
     assert_refused(PARSE("--pin", "maybe", "x"), "--pin");
     assert_refused(PARSE("--kv", "q5", "x"), "--kv");
     assert_refused(PARSE("--pack-cache", "", "x"), "--pack-cache");
+    assert_refused(PARSE("--kv-memory", "lots", "x"), "--kv-memory");
+    assert_refused(PARSE("--itl-target", "0", "x"), "--itl-target");
+    assert_refused(PARSE("--speculate", "maybe", "x"), "--speculate");
+    assert_refused(PARSE("--draft", "/small", "x"), "NAME=PATH");
+    assert_refused(PARSE("--draft", "y=/small", "x"), "no model \"y\"");
     assert_refused(PARSE("--log-level", "loud", "x"), "--log-level");
     assert_refused(PARSE("--bogus", "x"), "--bogus");
     assert_refused(PARSE("x", "--slots"), "--slots");
@@ -77,6 +82,17 @@ static void test_bad_options_are_refused_by_name(void **state)
     assert_refused(PARSE("a b=/x"), "name");
     assert_refused(PARSE(long_name), "longer");
     free(long_name);
+}
+
+static void test_a_draft_belongs_to_the_model_it_names(void **state)
+{
+    (void)state;
+    assert_int_equal(PARSE("--draft", "b=/small.gguf", "a=/x", "b=/y", "--kv-memory", "512"), OK);
+    assert_null(config.models[0].draft);
+    assert_string_equal(config.models[1].draft, "/small.gguf");
+    assert_int_equal(config.kv_memory_mb, 512);
+    assert_int_equal(config.itl_target_ms, 25);
+    assert_string_equal(config.speculate, "auto");
 }
 
 static void test_a_missing_model_file_is_named(void **state)
@@ -185,6 +201,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_models_get_their_names_from_options_or_files),
         cmocka_unit_test(test_bad_options_are_refused_by_name),
+        cmocka_unit_test(test_a_draft_belongs_to_the_model_it_names),
         cmocka_unit_test(test_a_missing_model_file_is_named),
         IN_FOLDER(test_a_second_published_server_is_refused_with_the_way_out),
         IN_FOLDER(test_the_endpoint_is_published_and_withdrawn),

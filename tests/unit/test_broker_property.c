@@ -1,6 +1,6 @@
 /* Random events against the broker's core: whatever happens, every accepted request ends exactly once,
- * nothing is sent about it afterwards, streams have no gap, and no worker gets more jobs than it has slots.
- */
+ * nothing is sent about it afterwards, the stream of each choice has no gap and ends once, and no worker gets
+ * more jobs than it has slots. */
 #include "common/log.h"
 #include "tests/unit/broker_world.h"
 
@@ -10,24 +10,32 @@ enum {
     FIRST_WORKER = 8,
     REQUESTS = 800,  /* per client */
     WORKER_JOBS = 8, /* slots are fewer */
+    CHOICES = 3,     /* at most, also with best_of */
     EVENTS = 3000,
     RUNS = 30,
 };
 
 struct request {
     int accepted, endings;
-    uint64_t tokens;
+    bool is_stream;
+    uint32_t n;
+    uint64_t tokens[CHOICES];
+    int choice_endings[CHOICES];
     bool may_be_unheard; /* its client could not be reached at some time */
+};
+
+struct fake_job {
+    uint64_t job;
+    bool is_dropped;
+    uint32_t n_candidates;
+    bool has_ended[CHOICES];
 };
 
 struct fake_worker {
     uint32_t slots;
     bool is_alive;
     int n;
-    struct {
-        uint64_t job;
-        bool is_dropped;
-    } jobs[WORKER_JOBS];
+    struct fake_job jobs[WORKER_JOBS];
 };
 
 struct run {
@@ -47,6 +55,19 @@ static uint32_t draw(struct run *r, uint32_t below)
 
 /* ---- what the peers make of what was sent ---- */
 
+static void check_done(const struct request *q, const struct sent *s)
+{
+    uint64_t streamed = 0;
+    assert_int_equal(s->n_choices, q->n > 1 ? q->n : 0);
+    for (uint32_t i = 0; i < q->n && q->is_stream; i++) {
+        assert_int_equal(q->choice_endings[i], q->n > 1);
+        assert_true(q->n == 1 || s->choice_tokens[i] == q->tokens[i]);
+        streamed += q->tokens[i];
+    }
+    if (q->is_stream)
+        assert_int_equal(s->completion_tokens, streamed);
+}
+
 static void client_hears(struct run *r, const struct sent *s)
 {
     if (s->kind == MSG_CLIENT_BEAT)
@@ -56,14 +77,16 @@ static void client_hears(struct run *r, const struct sent *s)
     if (s->kind == MSG_ACCEPTED) {
         assert_int_equal(q->accepted++, 0);
     } else if (s->kind == MSG_TOKENS) {
-        assert_int_equal(q->accepted, 1);
-        assert_int_equal(s->seq, q->tokens);
-        q->tokens += s->n_ids;
+        assert_true(q->accepted == 1 && q->is_stream && s->choice < q->n);
+        assert_int_equal(q->choice_endings[s->choice], 0);
+        assert_int_equal(s->seq, q->tokens[s->choice]);
+        q->tokens[s->choice] += s->n_ids;
+        q->choice_endings[s->choice] += s->is_end;
     } else {
         assert_true(s->kind == MSG_DONE || s->kind == MSG_CANCELLED || s->kind == MSG_ERROR);
         q->endings++;
         if (s->kind == MSG_DONE)
-            assert_int_equal(s->completion_tokens, q->tokens);
+            check_done(q, s);
     }
 }
 
@@ -72,8 +95,9 @@ static void worker_hears(struct run *r, const struct sent *s)
     struct fake_worker *f = &r->workers[s->to - FIRST_WORKER];
     if (s->kind == MSG_SUBMIT) {
         assert_true((uint32_t)f->n < f->slots);
+        memset(&f->jobs[f->n], 0, sizeof f->jobs[f->n]);
         f->jobs[f->n].job = s->job;
-        f->jobs[f->n++].is_dropped = false;
+        f->jobs[f->n++].n_candidates = s->best_of > s->n ? s->best_of : s->n;
     } else if (s->kind == MSG_DROP) {
         for (int i = 0; i < f->n; i++)
             if (f->jobs[i].job == s->id)
@@ -105,7 +129,12 @@ static void new_request(struct run *r, int client)
     struct message m = world_generate(++r->last_id[client]);
     if (draw(r, 4) == 0)
         m.generate.request.deadline_ms = 1 + draw(r, 3000);
-    r->requests[client][m.generate.id].may_be_unheard = r->world->client_status[client] == E_UNREACHABLE;
+    struct request *q = &r->requests[client][m.generate.id];
+    q->n = m.generate.request.n = draw(r, 2) ? 1 : 1 + draw(r, CHOICES);
+    q->is_stream = m.generate.request.stream = draw(r, 3) != 0;
+    if (!q->is_stream && draw(r, 2))
+        m.generate.request.best_of = q->n + draw(r, CHOICES - q->n + 1);
+    q->may_be_unheard = r->world->client_status[client] == E_UNREACHABLE;
     world_client_says(r->world, client, &m);
 }
 
@@ -127,27 +156,43 @@ static void worker_starts(struct run *r, int i)
     register_as(r->world, FIRST_WORKER + i, "m", (uint32_t)i, f->slots);
 }
 
+/* Some tokens of a choice that goes on, with some end perhaps. Returns true if the job ends with them. */
+static bool step_job(struct run *r, struct fake_job *job, struct step_item *item)
+{
+    static const int32_t ids[] = { 1, 2, 3 };
+    uint32_t n_ids = draw(r, 4), fate = draw(r, 12), choice = draw(r, job->n_candidates), n_ended = 0;
+    while (job->has_ended[choice])
+        choice = (choice + 1) % job->n_candidates;
+    *item = (struct step_item){
+        .job = job->job, .choice = choice, .ids = { ids, n_ids }, .text = { "aaa", n_ids }
+    };
+    if (job->is_dropped && draw(r, 2)) {
+        item->finish_reason = slice_of("cancelled");
+        return true;
+    }
+    if (fate == 0) {
+        item->error_code = slice_of(ERROR_CONTEXT_LENGTH);
+        return true;
+    }
+    if (fate >= 5)
+        return false;
+    item->finish_reason = slice_of(fate == 1 ? "length" : "stop");
+    item->logprob_sum = -(double)draw(r, 5);
+    job->has_ended[choice] = true;
+    for (uint32_t i = 0; i < job->n_candidates; i++)
+        n_ended += job->has_ended[i];
+    return n_ended == job->n_candidates;
+}
+
 static void worker_steps(struct run *r, int i)
 {
     struct fake_worker *f = &r->workers[i];
-    static const int32_t ids[] = { 1, 2, 3 };
-    struct step_item items[WORKER_JOBS];
+    struct step_item items[WORKER_JOBS + 1];
     int n = 0, kept = 0;
 
-    for (int k = 0; k < f->n; k++) {
-        uint32_t n_ids = draw(r, 4), fate = draw(r, 12);
-        bool is_dropped = f->jobs[k].is_dropped && draw(r, 2);
-        struct step_item item = { .job = f->jobs[k].job, .ids = { ids, n_ids }, .text = { "aaa", n_ids } };
-        if (is_dropped)
-            item.finish_reason = slice_of("cancelled");
-        else if (fate == 0)
-            item.error_code = slice_of(ERROR_CONTEXT_LENGTH);
-        else if (fate < 3)
-            item.finish_reason = slice_of("stop");
-        if (!item.finish_reason.data && !item.error_code.data)
+    for (int k = 0; k < f->n; k++)
+        if (!step_job(r, &f->jobs[k], &items[n++]))
             f->jobs[kept++] = f->jobs[k];
-        items[n++] = item;
-    }
     f->n = kept;
     if (draw(r, 10) == 0) /* of a job that nobody knows */
         items[n++] = (struct step_item){ .job = 1000000, .finish_reason = slice_of("stop") };

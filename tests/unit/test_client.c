@@ -125,6 +125,43 @@ static void say_broken_tokens(struct fake *f, uint64_t id)
     say_bytes(f, f->out.data, f->out.len);
 }
 
+/* Two choices that take turns, and end with the rows that a whole answer would have. */
+static void say_choices(struct fake *f, uint64_t id)
+{
+    const int32_t ids[] = { 7, 8 };
+    const struct choice_row rows[] = { { 0, slice_of("stop"), { ids, 2 }, slice_of("ab"), { 0 }, 2, -0.5 },
+                                       { 1, slice_of("length"), { ids, 1 }, slice_of("x"), { 0 }, 1, -2 } };
+    struct message m = { .kind = MSG_TOKENS,
+                         .tokens = {
+                             .id = id, .epoch = f->epoch, .ids = { ids, 1 }, .text = slice_of("a") } };
+    say(f, m);
+    m.tokens.choice = 1;
+    m.tokens.finish_reason = slice_of("length");
+    say(f, m);
+    m.tokens = (struct msg_tokens){ .id = id, .epoch = f->epoch, .seq = 1, .ids = { ids, 1 } };
+    say(f, m);
+    say(f, (struct message){ .kind = MSG_DONE,
+                             .done = { .id = id,
+                                       .epoch = f->epoch,
+                                       .finish_reason = slice_of("stop"),
+                                       .choices = { rows, 2 },
+                                       .cached_tokens = 64,
+                                       .cache_miss = slice_of("short") } });
+}
+
+static void say_embedding(struct fake *f, uint64_t id, const struct generate *asked)
+{
+    say(f, (struct message){ .kind = MSG_DONE,
+                             .done = { .id = id,
+                                       .epoch = f->epoch,
+                                       .finish_reason = slice_of("stop"),
+                                       /* 1.0 and -2.0, unless another one was asked for */
+                                       .embedding = { asked->normalize && slice_is(asked->pooling, "mean")
+                                                          ? "\0\0\x80\x3f\0\0\0\xc0"
+                                                          : "\0\0\0\0\0\0\0\0",
+                                                      8 } } });
+}
+
 /* What the model's name asks for. */
 static void play(struct fake *f, const struct msg_generate *g)
 {
@@ -140,6 +177,10 @@ static void play(struct fake *f, const struct msg_generate *g)
         return;
     if (slice_is(g->request.model, "garbage"))
         say_garbage(f, g->id);
+    if (slice_is(g->request.model, "choices")) {
+        say_choices(f, g->id);
+        return;
+    }
     if (slice_is(g->request.model, "broken")) {
         say_token(f, g->id, 0, "a");
         say_broken_tokens(f, g->id);
@@ -169,6 +210,10 @@ static void answer(struct fake *f, const struct message *m)
             say_error(f, m->generate.id, ERROR_WRONG_EPOCH, 0);
         else
             play(f, &m->generate);
+        break;
+    case MSG_EMBED:
+        say_accepted(f, m->generate.id);
+        say_embedding(f, m->generate.id, &m->generate.request);
         break;
     case MSG_CANCEL:
         f->cancels++;
@@ -353,6 +398,60 @@ static void test_many_requests_share_a_connection(void **state)
         assert_int_equal(seen[i].end.kind, i % 7 ? WOOLLY_DONE : WOOLLY_ERROR);
         assert_int_equal(seen[i].tokens, i % 7 ? i % 2 + 1 : 0);
     }
+    woolly_close(w);
+}
+
+static void await(struct woolly *w, enum woolly_event_kind kind, struct woolly_event *e)
+{
+    do
+        assert_int_equal(woolly_next(w, 5000, e), WOOLLY_OK);
+    while (e->kind == WOOLLY_ACCEPTED && kind != WOOLLY_ACCEPTED);
+    assert_int_equal(e->kind, kind);
+}
+
+static void test_choices_are_told_apart(void **state)
+{
+    struct woolly *w = connect_to(*state);
+    struct woolly_event e;
+    struct seen seen;
+    submit(w, "choices", 0, &seen);
+    await(w, WOOLLY_TOKENS, &e);
+    assert_int_equal(e.choice, 0);
+    assert_string_equal(e.finish_reason, "");
+    await(w, WOOLLY_TOKENS, &e);
+    assert_int_equal(e.choice, 1);
+    assert_string_equal(e.finish_reason, "length");
+    await(w, WOOLLY_TOKENS, &e); /* each choice counts its own tokens */
+    await(w, WOOLLY_DONE, &e);
+    assert_int_equal(e.n_choices, 2);
+    assert_string_equal(e.choices[0].text, "ab");
+    assert_string_equal(e.choices[1].finish_reason, "length");
+    assert_int_equal(e.choices[0].n_ids, 2);
+    assert_true(e.choices[1].logprob_sum == -2 && e.choices[1].index == 1);
+    assert_int_equal(e.cached_tokens, 64);
+    assert_string_equal(e.cache_miss, "short");
+    woolly_close(w);
+}
+
+static void test_an_embedding_is_an_array_of_numbers(void **state)
+{
+    struct woolly *w = connect_to(*state);
+    struct woolly_embed_request r;
+    struct woolly_error err;
+    struct woolly_event e;
+    uint64_t id;
+    woolly_embed_request_init(&r, "tiny", "Once");
+    assert_int_equal(woolly_embed(w, &r, &id, &err), WOOLLY_OK);
+    await(w, WOOLLY_DONE, &e);
+    assert_int_equal(e.request, id);
+    assert_int_equal(e.n_embedding, 2);
+    assert_true(e.embedding[0] == 1 && e.embedding[1] == -2);
+    r.normalize = false;
+    assert_int_equal(woolly_embed(w, &r, &id, &err), WOOLLY_OK);
+    await(w, WOOLLY_DONE, &e);
+    assert_true(e.embedding[0] == 0);
+    r.pooling = "first";
+    assert_int_equal(woolly_embed(w, &r, &id, &err), WOOLLY_INVALID);
     woolly_close(w);
 }
 
@@ -595,6 +694,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_streamed_text_comes_in_order_and_ends_once),
         cmocka_unit_test(test_many_requests_share_a_connection),
+        cmocka_unit_test(test_choices_are_told_apart),
+        cmocka_unit_test(test_an_embedding_is_an_array_of_numbers),
         cmocka_unit_test(test_cancel_ends_a_request_as_cancelled),
         cmocka_unit_test(test_close_cancels_what_is_live),
         cmocka_unit_test(test_refusal_carries_code_and_retry_time),

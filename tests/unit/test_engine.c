@@ -107,7 +107,9 @@ static struct model *open_model(const char *name)
 
 static struct engine *create_engine(const struct model *m, int n_threads, enum kv_type kv_type)
 {
-    struct engine_options o = { n_threads, N_SLOTS, N_CTX, MAX_ROWS, kv_type };
+    struct engine_options o = {
+        .n_threads = n_threads, .n_slots = N_SLOTS, .n_ctx = N_CTX, .max_rows = MAX_ROWS, .kv_type = kv_type
+    };
     struct engine *e;
     struct error err;
     if (engine_create(&e, m, &o, &err) != OK)
@@ -128,7 +130,7 @@ static float *reference_logits(const struct model *m, enum kv_type kv_type)
     float *all = xcalloc(N_TOKENS * n_vocab, sizeof *all);
     struct engine *e = create_engine(m, 1, kv_type);
     for (int i = 0; i < N_TOKENS; i++) {
-        struct row row = { token_of(0, i, (int)n_vocab), 0, i, true };
+        struct row row = { .token = token_of(0, i, (int)n_vocab), .pos = i, .want_logits = true };
         engine_step(e, &row, 1);
         memcpy(all + (size_t)i * n_vocab, engine_logits(e, 0), n_vocab * sizeof *all);
     }
@@ -150,13 +152,16 @@ static void check_chunks(struct engine *e, const float *expected, int chunk, boo
         for (int i = start; i < start + chunk && i < N_TOKENS; i++) {
             if (mixed && i % 3 != 1 && n < MAX_ROWS - 1 && other_pos[i % 2] < N_CTX) {
                 int s = i % 2;
-                rows[n++] = (struct row){ token_of(s + 1, other_pos[s], n_vocab), (slot + 1 + s) % N_SLOTS,
-                                          other_pos[s], i % 5 == 0 };
+                rows[n++] = (struct row){ .token = token_of(s + 1, other_pos[s], n_vocab),
+                                          .slot = (slot + 1 + s) % N_SLOTS,
+                                          .pos = other_pos[s],
+                                          .want_logits = i % 5 == 0 };
                 other_pos[s]++;
                 n_logits += i % 5 == 0;
             }
             index[count++] = n_logits++;
-            rows[n++] = (struct row){ token_of(0, i, n_vocab), slot, i, true };
+            rows[n++] =
+                (struct row){ .token = token_of(0, i, n_vocab), .slot = slot, .pos = i, .want_logits = true };
         }
         engine_step(e, rows, n);
         for (int i = 0; i < count; i++)
@@ -308,7 +313,9 @@ static void test_rows_that_want_no_logits_get_none_and_change_nothing(void **sta
     struct engine *e = create_engine(m, 2, KV_F32);
     struct row rows[N_TOKENS];
     for (int i = 0; i < N_TOKENS; i++)
-        rows[i] = (struct row){ token_of(0, i, n_vocab), 1, i, i == 4 || i == N_TOKENS - 1 };
+        rows[i] = (struct row){
+            .token = token_of(0, i, n_vocab), .slot = 1, .pos = i, .want_logits = i == 4 || i == N_TOKENS - 1
+        };
     engine_step(e, rows, N_TOKENS);
     assert_memory_equal(engine_logits(e, 0), expected + 4 * n_vocab, (size_t)n_vocab * sizeof(float));
     assert_memory_equal(engine_logits(e, 1), expected + (N_TOKENS - 1) * n_vocab,
@@ -316,6 +323,82 @@ static void test_rows_that_want_no_logits_get_none_and_change_nothing(void **sta
     engine_destroy(e);
     model_close(m);
     free(expected);
+}
+
+/* The i-th row's hidden state times the output matrix gives its logits; where the matrix is that of the
+ * embedding and has f32, the test can do that itself. */
+static void test_a_hidden_state_is_what_logits_are_computed_from(void **state)
+{
+    (void)state;
+    struct model *m = open_model("F32");
+    const struct gguf_tensor *embedding = gguf_find_tensor(model_gguf(m), "token_embd.weight");
+    const struct gguf_tensor *output = gguf_find_tensor(model_gguf(m), "output.weight");
+    const float *matrix = (output ? output : embedding)->data;
+    int n_vocab = model_facts(m)->n_vocab;
+    struct engine *e = create_engine(m, 2, KV_F32);
+    int n_embd = engine_n_embd(e), n_logits = 0, n_hidden = 0;
+    struct row rows[N_TOKENS];
+    assert_int_equal(n_embd, model_facts(m)->n_embd);
+    for (int i = 0; i < N_TOKENS; i++)
+        rows[i] = (struct row){
+            .token = token_of(0, i, n_vocab), .pos = i, .want_logits = i % 3 == 0, .want_hidden = i % 2 == 0
+        };
+    engine_step(e, rows, N_TOKENS);
+    for (int i = 0; i < N_TOKENS; i++) {
+        const float *hidden = rows[i].want_hidden ? engine_hidden(e, n_hidden++) : NULL;
+        const float *logits = rows[i].want_logits ? engine_logits(e, n_logits++) : NULL;
+        for (int t = 0; hidden && logits && t < n_vocab; t++) {
+            double sum = 0, size = 0;
+            for (int k = 0; k < n_embd; k++) {
+                double term = (double)hidden[k] * (double)matrix[(size_t)t * (size_t)n_embd + (size_t)k];
+                sum += term;
+                size += fabs(term);
+            }
+            assert_true(fabs(sum - (double)logits[t]) <= n_embd * 0x1p-23 * size);
+        }
+    }
+    engine_destroy(e);
+    model_close(m);
+}
+
+static void test_rows_that_want_only_a_hidden_state_get_the_same(void **state)
+{
+    (void)state;
+    struct model *m = open_model("Q8_0");
+    struct engine *e = create_engine(m, 2, KV_F16);
+    int n_embd = engine_n_embd(e), n_vocab = model_facts(m)->n_vocab;
+    size_t bytes = (size_t)n_embd * sizeof(float);
+    struct row rows[2] = { { .token = 5, .want_logits = true, .want_hidden = true },
+                           { .token = 7 % n_vocab, .pos = 1, .want_hidden = true } };
+    engine_step(e, rows, 2);
+    float *both = xcalloc(2, bytes);
+    memcpy(both, engine_hidden(e, 0), bytes);
+    memcpy(both + n_embd, engine_hidden(e, 1), bytes);
+    for (int i = 0; i < 2; i++) {
+        rows[i].want_logits = false;
+        rows[i].slot = 1;
+        engine_step(e, &rows[i], 1);
+        assert_memory_equal(engine_hidden(e, 0), both + (size_t)i * (size_t)n_embd, bytes);
+    }
+    free(both);
+    engine_destroy(e);
+    model_close(m);
+}
+
+/* Saved pages go by it. */
+static void test_fingerprints_tell_models_apart(void **state)
+{
+    (void)state;
+    struct model *m = open_model("F16"), *again = open_model("F16"), *other = open_model("Q8_0");
+    assert_int_equal(model_fingerprint(m), model_fingerprint(again));
+    assert_true(model_fingerprint(m) != model_fingerprint(other));
+    struct engine *e = create_engine(m, 1, KV_F16), *f = create_engine(again, 2, KV_F16);
+    assert_int_equal(engine_fingerprint(e), engine_fingerprint(f));
+    engine_destroy(e);
+    engine_destroy(f);
+    model_close(m);
+    model_close(again);
+    model_close(other);
 }
 
 static void expect_refusal(const struct model *m, struct engine_options o, enum status status)
@@ -327,18 +410,43 @@ static void expect_refusal(const struct model *m, struct engine_options o, enum 
     assert_true(strlen(err.text) > 0);
 }
 
+/* A cache of an eighth of the memory fits; what a thousand threads need to share its attention does not. */
+static void test_threads_and_context_that_take_too_much_are_named(void **state)
+{
+    (void)state;
+    struct model *m = open_model("Q4_0");
+    struct engine_options o = {
+        .n_threads = 1, .n_slots = 1, .n_ctx = N_CTX, .max_rows = 8, .kv_type = KV_F16
+    };
+    struct engine *e;
+    struct error err;
+    if (engine_create(&e, m, &o, &err) != OK)
+        fail_msg("%s", err.text);
+    uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t positions = memory / 8 / (engine_kv_bytes(e) / N_CTX);
+    engine_destroy(e);
+    o.n_threads = 1024;
+    o.n_ctx = positions < 1 << 28 ? (int)positions : 1 << 28;
+    assert_int_equal(engine_create(&e, m, &o, &err), E_LIMIT);
+    assert_non_null(strstr(err.text, "1024 threads that share the attention of"));
+    model_close(m);
+}
+
 static void test_absurd_sizes_are_refused(void **state)
 {
     (void)state;
     struct model *m = open_model("Q4_0");
-    expect_refusal(m, (struct engine_options){ 1, 1 << 16, 1 << 28, 8, KV_F32 }, E_LIMIT);
-    expect_refusal(m, (struct engine_options){ 1, INT32_MAX, 64, 8, KV_F32 }, E_LIMIT);
-    expect_refusal(m, (struct engine_options){ 1, 1, INT32_MAX, 8, KV_F16 }, E_LIMIT);
-    expect_refusal(m, (struct engine_options){ 1, 1, 64, INT32_MAX, KV_F16 }, E_LIMIT);
-    expect_refusal(m, (struct engine_options){ 1000000, 1, 64, 8, KV_F16 }, E_LIMIT);
-    expect_refusal(m, (struct engine_options){ 0, 1, 64, 8, KV_F16 }, E_LIMIT);
+    expect_refusal(m, (struct engine_options){ 1, 1 << 16, 1 << 28, 8, KV_F32, 0 }, E_LIMIT);
+    expect_refusal(m, (struct engine_options){ 1, INT32_MAX, 64, 8, KV_F32, 0 }, E_LIMIT);
+    expect_refusal(m, (struct engine_options){ 1, 1, INT32_MAX, 8, KV_F16, 0 }, E_LIMIT);
+    expect_refusal(m, (struct engine_options){ 1, 1, 64, INT32_MAX, KV_F16, 0 }, E_LIMIT);
+    expect_refusal(m, (struct engine_options){ 1000000, 1, 64, 8, KV_F16, 0 }, E_LIMIT);
+    expect_refusal(m, (struct engine_options){ 0, 1, 64, 8, KV_F16, 0 }, E_LIMIT);
+    expect_refusal(m, (struct engine_options){ 1, 1, 64, 8, KV_F16, -1 }, E_LIMIT);
+    expect_refusal(m, (struct engine_options){ 1, 1, 64, 8, KV_F16, INT32_MAX }, E_LIMIT);
+    expect_refusal(m, (struct engine_options){ 1, 2, 129, 8, KV_F16, 2 }, E_LIMIT); /* a sequence takes 3 */
     setenv("WOOLLY_ISA", "abacus", 1);
-    expect_refusal(m, (struct engine_options){ 1, 1, 64, 8, KV_F16 }, E_INVALID);
+    expect_refusal(m, (struct engine_options){ 1, 1, 64, 8, KV_F16, 0 }, E_INVALID);
     unsetenv("WOOLLY_ISA");
     model_close(m);
 }
@@ -535,7 +643,7 @@ static void test_a_slot_is_no_longer_than_the_positions_a_model_learned(void **s
 {
     (void)state;
     struct model *m = open_model("gpt2");
-    expect_refusal(m, (struct engine_options){ 1, 1, N_CTX + 1, 8, KV_F32 }, E_LIMIT);
+    expect_refusal(m, (struct engine_options){ 1, 1, N_CTX + 1, 8, KV_F32, 0 }, E_LIMIT);
     model_close(m);
 }
 
@@ -547,6 +655,10 @@ int main(void)
         cmocka_unit_test(test_experts_in_tensors_of_their_own_give_the_same_logits),
         cmocka_unit_test(test_each_expert_may_have_a_type_of_its_own),
         cmocka_unit_test(test_rows_that_want_no_logits_get_none_and_change_nothing),
+        cmocka_unit_test(test_a_hidden_state_is_what_logits_are_computed_from),
+        cmocka_unit_test(test_rows_that_want_only_a_hidden_state_get_the_same),
+        cmocka_unit_test(test_fingerprints_tell_models_apart),
+        cmocka_unit_test(test_threads_and_context_that_take_too_much_are_named),
         cmocka_unit_test(test_absurd_sizes_are_refused),
         cmocka_unit_test(test_the_cache_size_is_what_full_slots_take),
         cmocka_unit_test(test_a_bad_fact_is_refused_by_its_key),

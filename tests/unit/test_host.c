@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,6 +30,8 @@ struct record {
     _Atomic int64_t born_us[MAX_LIVES];
     _Atomic pid_t pids[MAX_LIVES];
     _Atomic int n_terminated;
+    _Atomic pid_t aide;
+    _Atomic int aide_priority;
 };
 
 static struct record *record;
@@ -103,6 +106,23 @@ static int end_well(int index, const void *context)
     return 0;
 }
 
+/* Longer than a test lasts, unless it is told to stop. */
+static int aid_until_stop(const void *context)
+{
+    assert_ptr_equal(context, record);
+    record->aide_priority = getpriority(PRIO_PROCESS, 0);
+    record->aide = getpid();
+    wait_for_stop();
+    return 0;
+}
+
+static int aid_and_end(const void *context)
+{
+    (void)context;
+    record->aide = getpid();
+    return 0;
+}
+
 static int ignore_everything(int index, const void *context)
 {
     (void)index;
@@ -115,16 +135,30 @@ static int ignore_everything(int index, const void *context)
 
 /* ---- the host in a process of its own ---- */
 
-static pid_t start_host(int n_workers, int (*run)(int, const void *))
+static pid_t start_host_with_aide(int n_workers, int (*run)(int, const void *), int (*aid)(const void *))
 {
     *record = (struct record){ 0 };
     pid_t test = getpid(), pid = fork();
     if (pid == 0) {
         process_die_with(test); /* a failed test must not leave a host behind that holds its output open */
-        _exit(host_run(&(struct host_options){ .name = "test", .n_workers = n_workers, .run = run }));
+        _exit(host_run(&(struct host_options){
+            .name = "test", .n_workers = n_workers, .run = run, .aid = aid, .aid_context = record }));
     }
     assert_true(pid > 0);
     return pid;
+}
+
+static pid_t start_host(int n_workers, int (*run)(int, const void *))
+{
+    return start_host_with_aide(n_workers, run, NULL);
+}
+
+static void wait_for_aide(void)
+{
+    for (int i = 0; !record->aide; i++) {
+        assert_true(i < 5000);
+        usleep(1000);
+    }
 }
 
 static void wait_for_lives(int n)
@@ -209,6 +243,43 @@ static void test_workers_that_end_well_end_the_host(void **state)
     assert_int_equal(record->n_lives, 2);
 }
 
+static void test_the_aide_lets_workers_live_and_stops_with_them(void **state)
+{
+    (void)state;
+    pid_t host = start_host_with_aide(2, crash_three_times, aid_until_stop);
+    wait_for_aide();
+    wait_for_lives(5); /* three that crashed and two that wait */
+    assert_int_equal(record->aide_priority, 19);
+    kill(host, SIGTERM);
+    assert_int_equal(end_of(host), 0);
+    assert_int_equal(record->n_terminated, 3);
+}
+
+static void test_the_end_of_the_aide_concerns_nobody(void **state)
+{
+    (void)state;
+    pid_t host = start_host_with_aide(1, live_quietly, aid_and_end);
+    wait_for_aide();
+    wait_for_lives(1);
+    for (int i = 0; is_alive(record->aide); i++) { /* until it is reaped */
+        assert_true(i < 5000);
+        usleep(1000);
+    }
+    kill(host, SIGTERM);
+    assert_int_equal(end_of(host), 0);
+    assert_int_equal(record->n_lives, 1);
+
+    host = start_host_with_aide(1, live_quietly, aid_until_stop);
+    wait_for_aide();
+    kill(record->aide, SIGKILL);
+    wait_for_lives(1);
+    while (is_alive(record->aide))
+        usleep(1000);
+    kill(host, SIGTERM);
+    assert_int_equal(end_of(host), 0);
+    assert_int_equal(record->n_lives, 1);
+}
+
 static void test_workers_die_with_the_host(void **state)
 {
     (void)state;
@@ -233,6 +304,8 @@ int main(void)
         cmocka_unit_test(test_a_worker_that_cannot_begin_ends_the_host_with_status_1),
         cmocka_unit_test(test_a_worker_that_cannot_begin_again_is_tried_again),
         cmocka_unit_test(test_workers_that_end_well_end_the_host),
+        cmocka_unit_test(test_the_aide_lets_workers_live_and_stops_with_them),
+        cmocka_unit_test(test_the_end_of_the_aide_concerns_nobody),
         cmocka_unit_test(test_workers_die_with_the_host),
     };
     record = mmap(NULL, sizeof *record, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -13,11 +13,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/xalloc.h"
+#include "tests/unit/engine_world.h"
 #include "worker/kernels/kernels.h"
-#include "worker/model/engine.h"
 
 enum { N_CTX = 800, N_TOKENS = 780, N_SLOTS = 3, MAX_ROWS = 400, EVERY = 13 };
 
@@ -31,53 +30,17 @@ static const struct shape {
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
-static char folder[] = "/tmp/woolly-test-long-XXXXXX";
-
-static char *model_path(const char *name)
-{
-    return xasprintf("%s/%s.gguf", folder, name);
-}
-
 static int make_models(void **state)
 {
+    char more[80];
     (void)state;
-    if (!mkdtemp(folder))
+    if (!world_begin())
         return -1;
-    for (int i = 0; i < N_SHAPES; i++) {
-        char *path = model_path(shapes[i].name);
-        char *command =
-            xasprintf("'%s' --out '%s' --layers 2 --ff 64 --vocab 320 --ctx %d --seed 3 --type F32 "
-                      "%s >/dev/null",
-                      MAKE_GGUF, path, N_CTX, shapes[i].options);
-        int code = system(command);
-        free(command);
-        free(path);
-        if (code)
+    snprintf(more, sizeof more, "--layers 2 --ff 64 --vocab 320 --ctx %d --seed 3 --type F32", N_CTX);
+    for (int i = 0; i < N_SHAPES; i++)
+        if (!world_make_model(shapes[i].name, shapes[i].options, more))
             return -1;
-    }
     return 0;
-}
-
-static int remove_models(void **state)
-{
-    (void)state;
-    for (int i = 0; i < N_SHAPES; i++) {
-        char *path = model_path(shapes[i].name);
-        unlink(path);
-        free(path);
-    }
-    return rmdir(folder);
-}
-
-static struct model *open_model(const char *name)
-{
-    struct model *m;
-    struct error err;
-    char *path = model_path(name);
-    if (model_open(&m, path, &err) != OK)
-        fail_msg("%s", err.text);
-    free(path);
-    return m;
 }
 
 static struct engine *create_engine(const struct model *m, int n_threads, enum kv_type kv_type)
@@ -85,11 +48,7 @@ static struct engine *create_engine(const struct model *m, int n_threads, enum k
     struct engine_options o = {
         .n_threads = n_threads, .n_slots = N_SLOTS, .n_ctx = N_CTX, .max_rows = MAX_ROWS, .kv_type = kv_type
     };
-    struct engine *e;
-    struct error err;
-    if (engine_create(&e, m, &o, &err) != OK)
-        fail_msg("%s", err.text);
-    return e;
+    return world_create_engine(m, &o);
 }
 
 static int32_t token_of(int sequence, int i, int n_vocab)
@@ -122,15 +81,22 @@ static struct answer answer_in_runs(struct engine *e, int slot, int run, bool ha
     struct row rows[MAX_ROWS];
     int other = 0;
     a.logits = xcalloc((size_t)N_TOKENS * a.n_vocab, sizeof(float));
+    for (int i = 0; i < N_SLOTS; i++) /* pages change hands */
+        kv_cache_truncate(engine_cache(e), i, 0);
     for (int start = 0; start < N_TOKENS; start += run) {
         int n = 0, first = 0;
         if (has_others) {
-            rows[n++] = (struct row){ token_of(1, other, n_vocab), (slot + 1) % N_SLOTS, other, true };
+            rows[n++] = (struct row){ .token = token_of(1, other, n_vocab),
+                                      .slot = (slot + 1) % N_SLOTS,
+                                      .pos = other,
+                                      .want_logits = true };
             other = (other + 1) % 150;
             first = 1;
         }
         for (int i = start; i < start + run && i < N_TOKENS; i++)
-            rows[n++] = (struct row){ token_of(0, i, n_vocab), slot, i, wants_logits(i) };
+            rows[n++] = (struct row){
+                .token = token_of(0, i, n_vocab), .slot = slot, .pos = i, .want_logits = wants_logits(i)
+            };
         engine_step(e, rows, n);
         for (int i = start, k = first; i < start + run && i < N_TOKENS; i++)
             if (wants_logits(i))
@@ -154,7 +120,7 @@ static void check_shape(const char *name, enum kv_type type, int n_ways)
         int threads, run;
         bool has_others;
     } ways[] = { { 2, 390, true }, { 4, 1, false }, { 3, 50, true }, { 1, 64, false } };
-    struct model *m = open_model(name);
+    struct model *m = world_open_model(name);
     int n_vocab = model_facts(m)->n_vocab;
     struct engine *e = create_engine(m, 1, type);
     struct answer expected = answer_in_runs(e, 0, 1, false, n_vocab);
@@ -164,7 +130,7 @@ static void check_shape(const char *name, enum kv_type type, int n_ways)
     for (int i = 0; i < n_ways; i++) {
         e = create_engine(m, ways[i].threads, type);
         /* The pages of the slot come from one that held another sequence. */
-        struct row stranger = { 5, 2, 0, false };
+        struct row stranger = { .token = 5, .slot = 2 };
         engine_step(e, &stranger, 1);
         compare(&expected, answer_in_runs(e, i % N_SLOTS, ways[i].run, ways[i].has_others, n_vocab), name,
                 ways[i].threads, ways[i].run);
@@ -205,7 +171,7 @@ static void test_long_contexts_give_the_same_bits_however_the_work_is_cut(void *
 static void test_a_slot_begins_anew_at_position_0(void **state)
 {
     (void)state;
-    struct model *m = open_model("grouped");
+    struct model *m = world_open_model("grouped");
     int n_vocab = model_facts(m)->n_vocab;
     struct engine *e = create_engine(m, 2, KV_F16);
     struct answer expected = answer_in_runs(e, 0, 300, false, n_vocab);
@@ -224,7 +190,7 @@ static void test_smaller_types_cost_little(void **state)
         enum kv_type type;
         double most;
     } types[] = { { KV_F16, 1e-3 }, { KV_BF16, 1e-2 }, { KV_Q8, 2e-2 }, { KV_Q4, 0.3 } };
-    struct model *m = open_model("capped");
+    struct model *m = world_open_model("capped");
     int n_vocab = model_facts(m)->n_vocab;
     struct engine *e = create_engine(m, 1, KV_F32);
     struct answer exact = answer_in_runs(e, 0, 390, false, n_vocab);
@@ -255,5 +221,5 @@ int main(void)
         cmocka_unit_test(test_a_slot_begins_anew_at_position_0),
         cmocka_unit_test(test_smaller_types_cost_little),
     };
-    return cmocka_run_group_tests(tests, make_models, remove_models);
+    return cmocka_run_group_tests(tests, make_models, world_end);
 }

@@ -37,6 +37,7 @@ static int tear_down(void **state)
 static enum status pass(struct codec *c, const struct message *in, enum message_link link,
                         struct message *out)
 {
+    c->err.text[0] = 0;
     message_encode(&c->bytes, in);
     return message_decode(c->decoder, link, c->bytes.data, c->bytes.len, out, &c->err);
 }
@@ -59,6 +60,14 @@ static void test_generate_keeps_every_field(void **state)
                                         .request = { .model = slice_of("m"),
                                                      .tokens = { ids, 3 },
                                                      .max_tokens = 9,
+                                                     .has_max_tokens = true,
+                                                     .n = 4,
+                                                     .best_of = 7,
+                                                     .has_prompt_logprobs = true,
+                                                     .prompt_logprobs = 2,
+                                                     .cache_salt = slice_of("tenant"),
+                                                     .pooling = slice_of("mean"),
+                                                     .normalize = true,
                                                      .temperature = 0.5f,
                                                      .top_k = 40,
                                                      .top_p = 0.9f,
@@ -80,7 +89,11 @@ static void test_generate_keeps_every_field(void **state)
     assert_null(r->prompt.data);
     assert_int_equal(r->tokens.n, 3);
     assert_memory_equal(r->tokens.ids, ids, sizeof ids);
-    assert_int_equal(r->max_tokens, 9);
+    assert_true(r->has_max_tokens && r->max_tokens == 9);
+    assert_true(r->n == 4 && r->best_of == 7);
+    assert_true(r->has_prompt_logprobs && r->prompt_logprobs == 2);
+    assert_true(slice_is(r->cache_salt, "tenant"));
+    assert_true(!r->pooling.data && !r->normalize); /* not for clients to say here */
     assert_true(r->temperature == 0.5f && r->top_p == 0.9f && r->min_p == 0.05f);
     assert_int_equal(r->top_k, 40);
     assert_true(r->has_seed && r->seed == UINT64_MAX);
@@ -104,9 +117,163 @@ static void test_absent_fields_take_their_defaults(void **state)
     const struct generate *r = &out.generate.request;
     assert_non_null(r->prompt.data);
     assert_int_equal(r->prompt.len, 0);
-    assert_int_equal(r->max_tokens, 128);
+    assert_true(r->max_tokens == 128 && !r->has_max_tokens);
+    assert_true(r->n == 1 && r->best_of == 0 && !r->cache_salt.data);
+    assert_false(r->has_prompt_logprobs);
     assert_true(r->temperature == 0 && r->top_p == 1 && r->min_p == 0 && r->stream);
     assert_false(r->has_seed || r->has_logprobs || r->ignore_end);
+}
+
+static void test_an_embedding_is_asked_for_with_its_defaults(void **state)
+{
+    struct codec *c = *state;
+    struct message out;
+    /* {v:1, type:"embed", id:1, request:{model:"m", prompt:""}} */
+    assert_int_equal(DECODE(c,
+                            "\x84\xa1v\x01\xa4type\xa5"
+                            "embed\xa2id\x01\xa7request\x82\xa5model\xa1m\xa6prompt\xa0",
+                            &out),
+                     OK);
+    assert_int_equal(out.kind, MSG_EMBED);
+    assert_true(out.generate.request.normalize);
+    assert_null(out.generate.request.pooling.data);
+
+    struct message in = { .kind = MSG_EMBED,
+                          .generate = { .id = 2,
+                                        .request = { .model = slice_of("m"),
+                                                     .prompt = slice_of("p"),
+                                                     .pooling = slice_of("last") } } };
+    assert_int_equal(pass(c, &in, CLIENT_TO_BROKER, &out), OK);
+    assert_false(out.generate.request.normalize);
+    assert_true(slice_is(out.generate.request.pooling, "last"));
+}
+
+static void test_a_worker_is_told_of_pooling_and_a_plain_request_looks_as_ever(void **state)
+{
+    struct codec *c = *state;
+    struct message in = { .kind = MSG_SUBMIT,
+                          .submit = { .epoch = 1,
+                                      .job = 2,
+                                      .request = { .model = slice_of("m"),
+                                                   .prompt = slice_of("p"),
+                                                   .n = 1,
+                                                   .top_p = 1,
+                                                   .stream = true } } };
+    struct message out;
+    assert_int_equal(pass(c, &in, BROKER_TO_WORKER, &out), OK);
+    static const char *const absent[] = { "max_tokens", "best_of",    "prompt_logprobs",
+                                          "pooling",    "cache_salt", "normalize" };
+    for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
+        assert_null(memmem(c->bytes.data, c->bytes.len, absent[i], strlen(absent[i])));
+
+    in.submit.request.pooling = slice_of("last");
+    in.submit.request.normalize = true;
+    assert_int_equal(pass(c, &in, BROKER_TO_WORKER, &out), OK);
+    assert_true(slice_is(out.submit.request.pooling, "last") && out.submit.request.normalize);
+    in.kind = MSG_OPEN;
+    assert_int_equal(pass(c, &in, BROKER_TO_WORKER, &out), OK);
+    assert_int_equal(out.kind, MSG_OPEN);
+    assert_int_equal(out.submit.job, 2);
+}
+
+static void test_choices_and_their_logprobs_pass(void **state)
+{
+    struct codec *c = *state;
+    const int32_t ids[] = { 7, 8 };
+    const struct token_alternative top[] = { { 3, -0.5f, slice_of("a") } };
+    const struct token_detail details[] = { { 7, -0.5f, slice_of("a"), { top, 1 } },
+                                            { 8, -1, slice_of("b"), { top, 1 } } };
+    const struct choice_row rows[] = { { .index = 0, .finish_reason = slice_of("stop") },
+                                       { .index = 1,
+                                         .finish_reason = slice_of("length"),
+                                         .ids = { ids, 2 },
+                                         .text = slice_of("ab"),
+                                         .logprobs = { details, 2 },
+                                         .completion_tokens = 2,
+                                         .logprob_sum = -1.5 } };
+    struct message in = { .kind = MSG_DONE,
+                          .done = { .finish_reason = slice_of("stop"),
+                                    .choices = { rows, 2 },
+                                    .prompt_logprobs = { details, 2 },
+                                    .embedding = { "\0\0\200?", 4 },
+                                    .cached_tokens = 64,
+                                    .cache_miss = slice_of("evicted") } };
+    struct message out;
+    assert_int_equal(pass(c, &in, BROKER_TO_CLIENT, &out), OK);
+    const struct choice_row *got = out.done.choices.items;
+    assert_int_equal(out.done.choices.n, 2);
+    assert_true(got[1].index == 1 && got[1].logprob_sum == -1.5 && got[1].completion_tokens == 2);
+    assert_int_equal(((const struct token_detail *)got[1].logprobs.items)[1].top.n, 1);
+    assert_null(got[0].text.data);
+    assert_int_equal(out.done.prompt_logprobs.n, 2);
+    assert_int_equal(out.done.embedding.len, 4);
+    assert_true(out.done.cached_tokens == 64 && slice_is(out.done.cache_miss, "evicted"));
+}
+
+static void test_an_operation_on_a_sequence_and_its_result_pass(void **state)
+{
+    struct codec *c = *state;
+    const struct slice strings[] = { { "\xff\x00", 2 }, slice_of("yes") };
+    struct message in = { .kind = MSG_ADVANCE,
+                          .advance = { .epoch = 1,
+                                       .job = 2,
+                                       .op = 3,
+                                       .has_keep = true,
+                                       .keep = 0,
+                                       .bytes = { "\xe2\x82", 2 },
+                                       .has_logprobs = true,
+                                       .generate = 5,
+                                       .has_score = true,
+                                       .score = { .top = MAX_SCORED_TOKENS, .strings = { strings, 2 } } } };
+    struct message out;
+    assert_int_equal(pass(c, &in, BROKER_TO_WORKER, &out), OK);
+    const struct msg_advance *a = &out.advance;
+    assert_true(a->op == 3 && a->has_keep && a->keep == 0 && a->generate == 5 && a->has_logprobs);
+    assert_int_equal(a->bytes.len, 2);
+    assert_int_equal(a->score.strings.n, 2);
+    assert_memory_equal(a->score.strings.items[0].data, "\xff\x00", 2);
+    in.advance.has_score = in.advance.has_keep = false;
+    assert_int_equal(pass(c, &in, BROKER_TO_WORKER, &out), OK);
+    assert_false(out.advance.has_score || out.advance.has_keep);
+
+    const float exact[] = { -9999, -0.25f }, prefix[] = { -3, 0 };
+    const struct token_alternative top[] = { { 9, -0.1f, slice_of("x") } };
+    in = (struct message){ .kind = MSG_ADVANCED,
+                           .advanced = { .epoch = 1,
+                                         .job = 2,
+                                         .op = 3,
+                                         .n_tokens = 12,
+                                         .is_end = true,
+                                         .has_score = true,
+                                         .score = { { top, 1 }, { exact, 2 }, { prefix, 2 } } } };
+    assert_int_equal(pass(c, &in, WORKER_TO_BROKER, &out), OK);
+    assert_true(out.advanced.n_tokens == 12 && out.advanced.is_end && out.advanced.has_score);
+    assert_int_equal(out.advanced.score.exact.n, 2);
+    assert_memory_equal(out.advanced.score.exact.values, exact, sizeof exact);
+    assert_memory_equal(out.advanced.score.prefix.values, prefix, sizeof prefix);
+    assert_int_equal(out.advanced.score.top.n, 1);
+}
+
+static void test_scores_must_be_finite_numbers_and_strings_not_empty(void **state)
+{
+    struct codec *c = *state;
+    const float exact[] = { 0.5f };
+    struct message out,
+        in = { .kind = MSG_ADVANCED,
+               .advanced = { .job = 1, .has_score = true, .score = { .exact = { exact, 1 } } } };
+    message_encode(&c->bytes, &in);
+    char *number = memmem(c->bytes.data, c->bytes.len, "\xca\x3f\x00\x00\x00", 5);
+    assert_non_null(number);
+    memcpy(number + 1, "\x7f\x80\x00\x00", 4); /* infinity */
+    assert_int_equal(message_decode(c->decoder, WORKER_TO_BROKER, c->bytes.data, c->bytes.len, &out, &c->err),
+                     E_FORMAT);
+    assert_non_null(strstr(c->err.text, "exact"));
+
+    const struct slice empty[] = { { "", 0 } };
+    in = (struct message){ .kind = MSG_ADVANCE,
+                           .advance = { .job = 1, .has_score = true, .score = { .strings = { empty, 1 } } } };
+    assert_int_equal(pass(c, &in, BROKER_TO_WORKER, &out), E_INVALID);
+    assert_non_null(strstr(c->err.text, "strings"));
 }
 
 static void test_step_carries_nested_log_probabilities(void **state)
@@ -151,7 +318,8 @@ static void test_every_kind_is_read_only_on_its_own_link(void **state)
         [MSG_WORKER_BEAT] = WORKER_TO_BROKER, [MSG_BYE] = WORKER_TO_BROKER,
         [MSG_WELCOME] = BROKER_TO_WORKER,     [MSG_SUBMIT] = BROKER_TO_WORKER,
         [MSG_DROP] = BROKER_TO_WORKER,        [MSG_BROKER_BEAT] = BROKER_TO_WORKER,
-        [MSG_STOP] = BROKER_TO_WORKER,
+        [MSG_STOP] = BROKER_TO_WORKER,        [MSG_ADVANCED] = WORKER_TO_BROKER,
+        [MSG_OPEN] = BROKER_TO_WORKER,        [MSG_ADVANCE] = BROKER_TO_WORKER,
     };
     for (int kind = 0; kind < MSG_KINDS; kind++) {
         /* Zeroed required texts encode as empty, numbers as 0: enough to find the type. */
@@ -203,6 +371,11 @@ static void test_bad_fields_are_named(void **state)
              "stop"),
         CASE("\x84\xa1v\x01\xa4type\xa8generate\xa2id\x01\xa7request\x82\xa5model\xa1m\xa6tokens\x91\xff",
              "tokens"),
+        CASE("\x84\xa1v\x01\xa4type\xa8generate\xa2id\x01\xa7request\x82\xa5model\xa1m\xa1n\x00", "n:"),
+        CASE("\x84\xa1v\x01\xa4type\xa8generate\xa2id\x01\xa7request\x82\xa5model\xa1m\xa1n\x11", "n:"),
+        CASE("\x84\xa1v\x01\xa4type\xa8generate\xa2id\x01\xa7request\x82\xa5model\xa1m\xa7"
+             "best_of\x11",
+             "best_of"),
 #undef CASE
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -258,7 +431,7 @@ static void test_truncated_messages_never_pass(void **state)
     struct message in = { .kind = MSG_GENERATE,
                           .generate = { .id = 1,
                                         .request = { .model = slice_of("m"), .prompt = slice_of("p") } } };
-    in.generate.request.max_tokens = 1;
+    in.generate.request.n = 1;
     struct message out;
     message_encode(&c->bytes, &in);
     for (size_t len = 0; len < c->bytes.len; len++) {
@@ -276,6 +449,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_generate_keeps_every_field),
         TEST(test_absent_fields_take_their_defaults),
+        TEST(test_an_embedding_is_asked_for_with_its_defaults),
+        TEST(test_a_worker_is_told_of_pooling_and_a_plain_request_looks_as_ever),
+        TEST(test_choices_and_their_logprobs_pass),
+        TEST(test_an_operation_on_a_sequence_and_its_result_pass),
+        TEST(test_scores_must_be_finite_numbers_and_strings_not_empty),
         TEST(test_step_carries_nested_log_probabilities),
         TEST(test_every_kind_is_read_only_on_its_own_link),
         TEST(test_bad_fields_are_named),

@@ -17,9 +17,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "common/xalloc.h"
+#include "tests/unit/engine_world.h"
 #include "worker/kernels/kernels.h"
-#include "worker/model/engine.h"
+#include "worker/kv/prefix.h"
 #include "worker/sampler.h"
 #include "worker/scheduler.h"
 #include "worker/token/tokenizer.h"
@@ -160,7 +160,7 @@ static void test_the_counter_sees_every_way_to_ask(void **state)
 
 /* --- models --- */
 
-enum { N_CTX = 300, N_SLOTS = 8, MAX_ROWS = N_SLOTS + SCHEDULER_PREFILL_ROWS };
+enum { N_CTX = 300, N_SLOTS = 8, MAX_ROWS = N_SLOTS * (1 + SPECULATE_MOST) + SCHEDULER_PREFILL_ROWS };
 
 static const struct shape {
     const char *name, *options;
@@ -173,62 +173,26 @@ static const struct shape {
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
-static char folder[] = "/tmp/woolly-test-no-allocation-XXXXXX";
-
-static char *model_path(const char *name)
-{
-    return xasprintf("%s/%s.gguf", folder, name);
-}
-
 static int make_models(void **state)
 {
+    char more[80];
     (void)state;
-    if (!mkdtemp(folder))
+    if (!world_begin())
         return -1;
     begin_counting();
-    for (int i = 0; i < N_SHAPES; i++) {
-        char *path = model_path(shapes[i].name);
-        char *command = xasprintf("'%s' --out '%s' --layers 2 --vocab 640 --ctx %d --seed 3 %s >/dev/null",
-                                  MAKE_GGUF, path, N_CTX, shapes[i].options);
-        int code = system(command);
-        free(command);
-        free(path);
-        if (code)
+    snprintf(more, sizeof more, "--layers 2 --vocab 640 --ctx %d --seed 3", N_CTX);
+    for (int i = 0; i < N_SHAPES; i++)
+        if (!world_make_model(shapes[i].name, shapes[i].options, more))
             return -1;
-    }
     return 0;
-}
-
-static int remove_models(void **state)
-{
-    (void)state;
-    for (int i = 0; i < N_SHAPES; i++) {
-        char *path = model_path(shapes[i].name);
-        unlink(path);
-        free(path);
-    }
-    return rmdir(folder);
-}
-
-static struct model *open_model(const char *name)
-{
-    struct model *m;
-    struct error err;
-    char *path = model_path(name);
-    if (model_open(&m, path, &err) != OK)
-        fail_msg("%s", err.text);
-    free(path);
-    return m;
 }
 
 static struct engine *create_engine(const struct model *m, int n_threads, enum kv_type kv_type)
 {
-    struct engine_options o = { n_threads, N_SLOTS, N_CTX, MAX_ROWS, kv_type };
-    struct engine *e;
-    struct error err;
-    if (engine_create(&e, m, &o, &err) != OK)
-        fail_msg("%s", err.text);
-    return e;
+    struct engine_options o = {
+        .n_threads = n_threads, .n_slots = N_SLOTS, .n_ctx = N_CTX, .max_rows = MAX_ROWS, .kv_type = kv_type
+    };
+    return world_create_engine(m, &o);
 }
 
 /* --- steps and choices --- */
@@ -250,7 +214,9 @@ static void read_and_go_on(struct engine *e, struct sampler *s)
     for (int slot = 0; slot < N_SLOTS; slot++) {
         int n = 1 + slot * 37;
         for (int i = 0; i < n; i++)
-            rows[i] = (struct row){ 300 + (i * 7 + slot) % 300, slot, i, i == n - 1 };
+            rows[i] = (struct row){
+                .token = 300 + (i * 7 + slot) % 300, .slot = slot, .pos = i, .want_logits = i == n - 1
+            };
         engine_step(e, rows, n);
         assert_true(sampler_choose(s, &ways[slot % N_WAYS], engine_logits(e, 0), (uint64_t)n, &choice));
         token[slot] = choice.token.id;
@@ -258,7 +224,9 @@ static void read_and_go_on(struct engine *e, struct sampler *s)
     for (int step = 0; step < 30; step++) {
         int n = 1 + step % N_SLOTS;
         for (int slot = 0; slot < n; slot++)
-            rows[slot] = (struct row){ token[slot], slot, 1 + slot * 37 + step / N_SLOTS, true };
+            rows[slot] = (struct row){
+                .token = token[slot], .slot = slot, .pos = 1 + slot * 37 + step / N_SLOTS, .want_logits = true
+            };
         engine_step(e, rows, n);
         for (int slot = 0; slot < n; slot++) {
             assert_true(sampler_choose(s, &ways[(slot + step) % N_WAYS], engine_logits(e, slot),
@@ -268,15 +236,32 @@ static void read_and_go_on(struct engine *e, struct sampler *s)
     }
 }
 
+/* Pages are published, found, shared, copied and given back. */
+static void pass_pages_on(struct engine *e)
+{
+    enum { LONGEST = N_SLOTS - 1 };
+    static const int32_t tokens[KV_BLOCK];
+    struct kv_cache *c = engine_cache(e);
+    struct kv_salt none = { 0 };
+    assert_true(kv_cache_publish(c, LONGEST, 0, tokens, none));
+    kv_cache_truncate(c, 0, 0);
+    assert_true(kv_cache_adopt(c, 0, 0, tokens, none));
+    assert_true(kv_cache_reserve(c, 0, 0, 1));
+    kv_cache_truncate(c, 0, 0);
+    kv_cache_share(c, LONGEST, 0, KV_BLOCK);
+}
+
 static void check_steps(const char *name, int n_threads, enum kv_type kv_type)
 {
-    struct model *m = open_model(name);
+    struct model *m = world_open_model(name);
     struct engine *e = create_engine(m, n_threads, kv_type);
     struct sampler *s = sampler_create(model_facts(m)->n_vocab);
-    struct row first[] = { { 300, 0, 0, true }, { 301, 0, 1, true } };
+    struct row first[] = { { .token = 300, .want_logits = true },
+                           { .token = 301, .pos = 1, .want_logits = true } };
     engine_step(e, first, 2); /* by now the threads have started, for which sanitizers ask for memory */
     long before = n_requests;
     read_and_go_on(e, s);
+    pass_pages_on(e);
     if (n_requests != before)
         fail_msg("%s, %d threads, %s cache: %ld calls of the allocator", name, n_threads,
                  kv_type_name(kv_type), n_requests - before);
@@ -317,12 +302,14 @@ static void test_the_scheduler_asks_for_memory_only_when_a_job_begins(void **sta
     (void)state;
     enum { SETTLING_STEPS = 1 };
     struct error err;
-    struct model *m = open_model("narrow");
+    struct model *m = world_open_model("narrow");
     struct tokenizer *t;
     if (tokenizer_create(&t, model_gguf(m), &err) != OK)
         fail_msg("%s", err.text);
     struct engine *e = create_engine(m, 2, KV_F16);
-    struct scheduler *s = scheduler_create(e, t, model_facts(m)->n_vocab);
+    struct byte_order *order = byte_order_create(t);
+    const struct scheduler_options options = { .itl_target_us = 25000, .byte_order = order };
+    struct scheduler *s = scheduler_create(e, t, model_facts(m)->n_vocab, &options);
 
     for (int i = 0; i < N_SLOTS; i++) {
         struct generate g = request(i);
@@ -349,6 +336,7 @@ static void test_the_scheduler_asks_for_memory_only_when_a_job_begins(void **sta
 
     scheduler_destroy(s);
     engine_destroy(e);
+    byte_order_destroy(order);
     tokenizer_destroy(t);
     model_close(m);
 }
@@ -364,5 +352,5 @@ int main(void)
         cmocka_unit_test(test_steps_and_choices_ask_for_no_memory),
         cmocka_unit_test(test_the_scheduler_asks_for_memory_only_when_a_job_begins),
     };
-    return cmocka_run_group_tests(tests, make_models, remove_models);
+    return cmocka_run_group_tests(tests, make_models, world_end);
 }

@@ -9,6 +9,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,10 +92,17 @@ static void note_step(void *context, const char *step, uint64_t done, uint64_t t
     }
 }
 
+static bool never(void)
+{
+    return false;
+}
+
 static void start(struct start *s, const char *path, const char *cache_folder)
 {
     struct model_options with = { cache_folder, note_step, s };
-    struct engine_options o = { 1, 1, 64, 64, KV_F32 };
+    struct engine_options o = {
+        .n_threads = 1, .n_slots = 1, .n_ctx = 64, .max_rows = 64, .kv_type = KV_F32
+    };
     struct model *m;
     struct engine *e;
     struct error err;
@@ -102,7 +110,9 @@ static void start(struct start *s, const char *path, const char *cache_folder)
     if (model_open_with(&m, path, &with, &err) != OK || engine_create(&e, m, &o, &err) != OK)
         fail_msg("%s", err.text);
     for (int i = 0; i < N_TOKENS; i++)
-        engine_step(e, &(struct row){ 3 + 7 * i, 0, i, true }, 1);
+        engine_step(e, &(struct row){ .token = 3 + 7 * i, .pos = i, .want_logits = true }, 1);
+    if (model_wants_cache(m))
+        model_write_cache(m, &with, never);
     memcpy(s->logits, engine_logits(e, 0), sizeof s->logits);
     engine_destroy(e);
     model_close(m);
@@ -328,6 +338,73 @@ static void test_a_draft_of_a_killed_process_is_used_again(void **state)
     free(file);
 }
 
+/* Kills the process before, amid or after writing: `done` is the part of the weights that the file has. */
+static void kill_writer(void *context, const char *step, uint64_t done, uint64_t total)
+{
+    if (strstr(step, "writing") && done == (*(bool *)context ? total : 0))
+        raise(SIGKILL);
+}
+
+static void start_and_kill_writer(bool at_the_end)
+{
+    pid_t pid = fork();
+    int status;
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct model_options with = { cache, kill_writer, &at_the_end };
+        struct model *m;
+        struct error err;
+        if (model_open_with(&m, model_path, &with, &err) == OK && model_wants_cache(m))
+            model_write_cache(m, &with, never);
+        _exit(1);
+    }
+    assert_true(waitpid(pid, &status, 0) == pid && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static void test_what_a_killed_writer_leaves_is_not_believed(void **state)
+{
+    struct start s;
+    int n;
+    (void)state;
+    start_and_kill_writer(false);
+    char *left = cache_file(&n);
+    assert_int_equal(n, 1);
+    assert_non_null(strstr(left, ".draft"));
+    free(left);
+    assert_written_anew(model_path);
+
+    empty(cache);
+    start_and_kill_writer(true); /* when the file has its name */
+    start(&s, model_path, cache);
+    assert_true(has_step(&s, "reading") && !has_step(&s, "packing"));
+    assert_same_logits(&s, model_path);
+}
+
+static bool at_once(void)
+{
+    return true;
+}
+
+static void test_a_writer_that_is_told_to_stop_leaves_nothing(void **state)
+{
+    struct model_options with = { .cache_folder = cache };
+    struct model *m;
+    struct error err;
+    int n;
+    (void)state;
+    if (model_open_with(&m, model_path, &with, &err) != OK)
+        fail_msg("%s", err.text);
+    assert_true(model_wants_cache(m));
+    model_write_cache(m, &with, at_once);
+    assert_null(cache_file(&n));
+    model_write_cache(m, &with, never);
+    model_close(m);
+    if (model_open_with(&m, model_path, &with, &err) != OK)
+        fail_msg("%s", err.text);
+    assert_false(model_wants_cache(m));
+    model_close(m);
+}
+
 static void test_a_file_that_another_process_writes_is_left_to_it(void **state)
 {
     struct start s;
@@ -389,6 +466,8 @@ int main(void)
         cmocka_unit_test_setup(test_a_model_with_other_weights_is_packed_anew, empty_cache),
         cmocka_unit_test_setup(test_a_folder_that_cannot_be_used_keeps_no_model_from_opening, empty_cache),
         cmocka_unit_test_setup(test_a_draft_of_a_killed_process_is_used_again, empty_cache),
+        cmocka_unit_test_setup(test_what_a_killed_writer_leaves_is_not_believed, empty_cache),
+        cmocka_unit_test_setup(test_a_writer_that_is_told_to_stop_leaves_nothing, empty_cache),
         cmocka_unit_test_setup(test_a_file_that_another_process_writes_is_left_to_it, empty_cache),
         cmocka_unit_test_setup(test_many_processes_at_once_all_have_the_right_weights, empty_cache),
     };

@@ -14,13 +14,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/xalloc.h"
+#include "tests/unit/engine_world.h"
 #include "worker/kernels/kernels.h"
-#include "worker/model/engine.h"
+#include "worker/kv/prefix.h"
 
-enum { N_STREAMS = 3, N_TOKENS = 110, MAX_BATCH = 33, N_SLOTS = MAX_BATCH + 1, MAX_ROWS = 140 };
+enum { N_STREAMS = 3, N_TOKENS = 150, MAX_BATCH = 33, N_SLOTS = MAX_BATCH + 1, MAX_ROWS = 160 };
 
 #if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
 #define IS_SANITIZED true /* some twenty times slower */
@@ -58,53 +58,18 @@ static const struct shape {
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
-static char folder[] = "/tmp/woolly-test-same-XXXXXX";
-
-static char *model_path(const char *name)
-{
-    return xasprintf("%s/%s.gguf", folder, name);
-}
-
 static int make_models(void **state)
 {
+    char more[80];
     (void)state;
-    if (!mkdtemp(folder))
+    if (!world_begin())
         return -1;
-    for (int i = 0; i < N_SHAPES; i++) {
-        if (IS_SANITIZED && shapes[i].is_heavy)
-            continue;
-        char *path = model_path(shapes[i].name);
-        char *command = xasprintf("'%s' --out '%s' --layers 2 --vocab 331 --ctx %d --seed 7 %s >/dev/null",
-                                  MAKE_GGUF, path, N_TOKENS, shapes[i].options);
-        int code = system(command);
-        free(command);
-        free(path);
-        if (code)
+    snprintf(more, sizeof more, "--layers 2 --vocab 331 --ctx %d --seed 7", N_TOKENS);
+    for (int i = 0; i < N_SHAPES; i++)
+        if (!(IS_SANITIZED && shapes[i].is_heavy) &&
+            !world_make_model(shapes[i].name, shapes[i].options, more))
             return -1;
-    }
     return 0;
-}
-
-static int remove_models(void **state)
-{
-    (void)state;
-    for (int i = 0; i < N_SHAPES; i++) {
-        char *path = model_path(shapes[i].name);
-        unlink(path);
-        free(path);
-    }
-    return rmdir(folder);
-}
-
-static struct model *open_model(const char *name)
-{
-    struct model *m;
-    struct error err;
-    char *path = model_path(name);
-    if (model_open(&m, path, &err) != OK)
-        fail_msg("%s", err.text);
-    free(path);
-    return m;
 }
 
 /* --- a model, what it has to say, and an engine that is asked --- */
@@ -138,10 +103,12 @@ static const float *expected_of(const struct exam *x, int stream, int pos)
 
 static void open_engine(struct exam *x, int n_threads)
 {
-    struct engine_options o = { n_threads, N_SLOTS, N_TOKENS, MAX_ROWS, x->kv_type };
-    struct error err;
-    if (engine_create(&x->engine, x->model, &o, &err) != OK)
-        fail_msg("%s", err.text);
+    struct engine_options o = { .n_threads = n_threads,
+                                .n_slots = N_SLOTS,
+                                .n_ctx = N_TOKENS,
+                                .max_rows = MAX_ROWS,
+                                .kv_type = x->kv_type };
+    x->engine = world_create_engine(x->model, &o);
     x->n_threads = n_threads;
     memset(x->next, 0, sizeof x->next);
 }
@@ -154,7 +121,7 @@ static void ask_one_by_one(struct exam *x)
     open_engine(x, 1);
     for (int s = 0; s < N_STREAMS; s++)
         for (int i = 0; i < N_TOKENS; i++) {
-            struct row row = { token_of(x, s, i), 0, i, true };
+            struct row row = { .token = token_of(x, s, i), .pos = i, .want_logits = true };
             engine_step(x->engine, &row, 1);
             memcpy(x->expected + ((size_t)s * N_TOKENS + (size_t)i) * (size_t)x->n_vocab,
                    engine_logits(x->engine, 0), (size_t)x->n_vocab * sizeof *x->expected);
@@ -164,12 +131,22 @@ static void ask_one_by_one(struct exam *x)
         assert_true(isfinite(x->expected[i]));
 }
 
+/* All slots begin anew; their pages are handed out again, those that nobody published. */
+static void begin_anew(struct exam *x)
+{
+    for (int slot = 0; slot < N_SLOTS; slot++)
+        kv_cache_truncate(engine_cache(x->engine), slot, 0);
+    memset(x->next, 0, sizeof x->next);
+}
+
 /* The next position of the slot joins the step. */
 static void add_row(struct exam *x, int stream, int slot)
 {
     int pos = x->next[slot]++;
     x->stream[x->n_rows] = stream;
-    x->rows[x->n_rows++] = (struct row){ token_of(x, stream, pos), slot, pos, pos % 5 != 1 };
+    x->rows[x->n_rows++] = (struct row){
+        .token = token_of(x, stream, pos), .slot = slot, .pos = pos, .want_logits = pos % 5 != 1
+    };
 }
 
 static void run_step(struct exam *x)
@@ -195,7 +172,7 @@ static void ask_chunks(struct exam *x, int chunk, int n_others)
 {
     x->question = "chunks of";
     x->size = chunk;
-    memset(x->next, 0, sizeof x->next);
+    begin_anew(x);
     while (x->next[0] < N_TOKENS) {
         for (int s = 1; s <= n_others; s++)
             if (x->next[s] < N_TOKENS)
@@ -211,7 +188,7 @@ static void ask_batches(struct exam *x)
 {
     x->question = "prompts, rows per step up to";
     x->size = MAX_ROWS;
-    memset(x->next, 0, sizeof x->next);
+    begin_anew(x);
     for (int slot = 0; slot < MAX_BATCH; slot++) {
         int n_prompt = 1 + slot * 7 % 67;
         while (x->next[slot] < n_prompt) {
@@ -242,7 +219,8 @@ static void ask_to_continue(struct exam *x, int kept)
         struct row rows[MAX_ROWS];
         int from = part ? kept : 0, n = 0, last = part ? N_TOKENS - 3 : kept;
         for (int pos = from; pos < last; pos++)
-            rows[n++] = (struct row){ token_of(x, part ? 1 : 0, pos), N_SLOTS - 1, pos, false };
+            rows[n++] =
+                (struct row){ .token = token_of(x, part ? 1 : 0, pos), .slot = N_SLOTS - 1, .pos = pos };
         engine_step(x->engine, rows, n);
     }
     x->next[N_SLOTS - 1] = kept;
@@ -253,10 +231,85 @@ static void ask_to_continue(struct exam *x, int kept)
     }
 }
 
+/* Rows that go on in the slot until it has n positions. */
+static void compute_to(struct exam *x, int stream, int slot, int n)
+{
+    while (x->next[slot] < n) {
+        if (x->n_rows == MAX_ROWS)
+            run_step(x);
+        add_row(x, stream, slot);
+    }
+    run_step(x);
+}
+
+static void take_tokens(const struct exam *x, int stream, int page, int32_t tokens[KV_BLOCK])
+{
+    for (int i = 0; i < KV_BLOCK; i++)
+        tokens[i] = token_of(x, stream, page * KV_BLOCK + i);
+}
+
+/* Pages that slot 0 computed and published are read by others: by one that comes when it has gone, by one
+ * that computed the same beside it and gave its own pages back, and by one that computes the last position of
+ * a page again, as who wants its logits must, and puts something else there first. */
+static void ask_for_published_pages(struct exam *x)
+{
+    struct kv_cache *cache = engine_cache(x->engine);
+    struct kv_salt none = { 0 };
+    int32_t tokens[KV_BLOCK];
+
+    x->question = "pages of others, published:";
+    x->size = N_TOKENS / KV_BLOCK;
+    begin_anew(x);
+    compute_to(x, 0, 0, N_TOKENS - 9);
+    compute_to(x, 0, 1, N_TOKENS - 17);
+    for (int slot = 0; slot < 2; slot++)
+        for (int i = 0; i < N_TOKENS / KV_BLOCK; i++) {
+            take_tokens(x, 0, i, tokens);
+            assert_true(kv_cache_publish(cache, slot, i, tokens, none));
+            assert_int_equal(kv_cache_table(cache, slot)[i], kv_cache_table(cache, 0)[i]);
+        }
+    kv_cache_truncate(cache, 0, 0);
+    for (int slot = 2; slot < 4; slot++) {
+        for (int i = 0; i < N_TOKENS / KV_BLOCK; i++) {
+            take_tokens(x, 0, i, tokens);
+            assert_true(kv_cache_adopt(cache, slot, i, tokens, none));
+        }
+        x->next[slot] = N_TOKENS / KV_BLOCK * KV_BLOCK - (slot == 3);
+    }
+    struct row strange = { .token = 3, .slot = 3, .pos = x->next[3] };
+    engine_step(x->engine, &strange, 1);
+    for (int slot = 1; slot < 4; slot++)
+        compute_to(x, 0, slot, N_TOKENS);
+}
+
+/* A sequence that forks amid a page: each goes on in a copy of its own. What one fork writes, here something
+ * else first, reaches neither the sequence it comes from, which is ahead of it, nor the other fork. */
+static void ask_forks(struct exam *x, int at)
+{
+    x->question = "fork at";
+    x->size = at;
+    begin_anew(x);
+    compute_to(x, 0, 0, at);
+    for (int slot = 1; slot <= 2; slot++) {
+        kv_cache_share(engine_cache(x->engine), 0, slot, at);
+        x->next[slot] = at;
+    }
+    compute_to(x, 0, 0, at + 3);
+    compute_to(x, 0, 2, at + 2);
+    struct row strange[] = { { .token = 3, .slot = 1, .pos = at }, { .token = 4, .slot = 1, .pos = at + 1 } };
+    engine_step(x->engine, strange, 2);
+    while (x->next[0] < N_TOKENS) {
+        for (int slot = 0; slot <= 2; slot++)
+            add_row(x, 0, slot);
+        run_step(x);
+    }
+}
+
 static void ask_all(struct exam *x, int n_threads)
 {
     static const int chunks[] = { 1, 2, 5, 7, 12, 13, 24, 47, 48, 64, 100 };
     static const int kept[] = { 1, 31, 63, 64, 65, 100 };
+    static const int forks[] = { 20, 64, 101 };
 
     open_engine(x, n_threads);
     for (size_t i = IS_SANITIZED ? 7 : 0; i < sizeof chunks / sizeof *chunks; i++)
@@ -264,22 +317,17 @@ static void ask_all(struct exam *x, int n_threads)
     ask_batches(x);
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
         ask_to_continue(x, kept[i]);
+    ask_for_published_pages(x);
+    for (size_t i = 0; i < sizeof forks / sizeof *forks; i++)
+        ask_forks(x, forks[i]);
     engine_destroy(x->engine);
-}
-
-static bool is_made(const char *name)
-{
-    char *path = model_path(name);
-    bool is = access(path, R_OK) == 0;
-    free(path);
-    return is;
 }
 
 static void examine(const char *name, enum kv_type kv_type, int fewest_threads, int most_threads)
 {
-    if (IS_SANITIZED && !is_made(name))
+    if (IS_SANITIZED && !world_has_model(name))
         return;
-    struct model *m = open_model(name);
+    struct model *m = world_open_model(name);
     struct exam x = { .model_name = name, .model = m, .kv_type = kv_type };
     x.n_vocab = model_facts(m)->n_vocab;
     ask_one_by_one(&x);
@@ -344,5 +392,5 @@ int main(void)
         cmocka_unit_test(test_every_type_of_cache_gives_the_same_answer),
         cmocka_unit_test(test_the_other_instruction_sets_give_the_same_answer),
     };
-    return cmocka_run_group_tests(tests, make_models, remove_models);
+    return cmocka_run_group_tests(tests, make_models, world_end);
 }

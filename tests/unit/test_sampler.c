@@ -317,6 +317,98 @@ static void test_large_vocabulary_agrees_with_a_full_sort(void **state)
     free(sorted);
 }
 
+/* The choices of top-p over a large and flat vocabulary, where a sample finds the border, against those by
+ * the plain way, which a min-p that drops nothing asks for. */
+static void check_flat(struct sampler *s, const float *logits, float top_p, float temperature)
+{
+    struct sampling how = { .temperature = temperature, .top_p = top_p, .seed = 11 }, plainly = how;
+    struct choice c, want;
+
+    plainly.min_p = 1e-38f;
+    for (uint64_t position = 0; position < 12; position++) {
+        assert_true(sampler_choose(s, &how, logits, position, &c));
+        assert_true(sampler_choose(s, &plainly, logits, position, &want));
+        assert_int_equal(c.token.id, want.token.id);
+        assert_memory_equal(&c.token.logprob, &want.token.logprob, sizeof(float));
+    }
+}
+
+static void test_flat_distributions_lose_nothing_to_the_faster_search(void **state)
+{
+    enum { LARGE = 100003, BLOCK = 128, KINDS = 6 };
+    static const float shares[] = { .001f, .3f, .9f, .95f, .999f };
+    float *logits = xcalloc(LARGE, sizeof(*logits));
+    struct sampler *s = sampler_create(LARGE);
+
+    (void)state;
+    for (int kind = 0; kind < KINDS; kind++) {
+        for (uint32_t i = 0; i < LARGE; i++) {
+            uint32_t counter[4] = { i, (uint32_t)kind, 0, 0 }, key[2] = { 5, 6 }, words[4];
+            philox4x32(counter, key, words);
+            double bell = (words[0] * 0x1p-32 + words[1] * 0x1p-32 + words[2] * 0x1p-32 - 1.5) * 2;
+            logits[i] = (float)(bell * (double[KINDS]){ .1, 1, 2, 1, 0, 1 }[kind]);
+            if (kind == 3) /* ties, and holes */
+                logits[i] = words[3] % 9 ? rintf(logits[i] * 4) : words[3] % 2 ? NAN : -INFINITY;
+            if (kind == 5 && i / BLOCK % 16 == 0) /* what a sample of every 16th block would believe */
+                logits[i] += 3;
+        }
+        for (int i = 0; i < 5; i++) {
+            check_flat(s, logits, shares[i], 1);
+            check_flat(s, logits, shares[i], 1.7f);
+        }
+    }
+    sampler_destroy(s);
+    free(logits);
+}
+
+static void test_a_given_token_is_described_with_the_numbers_of_a_choice(void **state)
+{
+    enum { MANY = 1000 };
+    struct sampling how = { .temperature = 2, .top_p = .95f, .seed = 3, .n_logprobs = 7 };
+    struct sampler *s = sampler_create(MANY);
+    float logits[MANY];
+
+    (void)state;
+    for (uint64_t position = 0; position < 300; position++) {
+        for (uint32_t i = 0; i < MANY; i++) {
+            uint32_t counter[4] = { i, (uint32_t)position, 0, 0 }, key[2] = { 1, 2 }, words[4];
+            philox4x32(counter, key, words);
+            logits[i] = (float)(words[0] % 20000) / 1000;
+        }
+        struct choice chosen, given;
+        assert_true(sampler_choose(s, &how, logits, position, &chosen));
+        assert_true(sampler_describe(s, logits, chosen.token.id, 7, &given));
+        assert_int_equal(given.token.id, chosen.token.id);
+        assert_memory_equal(&given.token.logprob, &chosen.token.logprob, sizeof(float));
+        assert_int_equal(given.n_top, 7);
+        for (int i = 0; i < 7; i++) {
+            assert_int_equal(given.top[i].id, chosen.top[i].id);
+            assert_memory_equal(&given.top[i].logprob, &chosen.top[i].logprob, sizeof(float));
+        }
+    }
+    sampler_destroy(s);
+}
+
+static void test_impossible_tokens_are_described_as_such(void **state)
+{
+    const float logits[N] = { NAN, 1, -INFINITY, 2, 0, 0, 0, INFINITY };
+    const float none[N] = { NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN };
+    struct sampler *s = sampler_create(N);
+    struct choice c;
+
+    (void)state;
+    assert_true(sampler_describe(s, logits, 0, 0, &c));
+    assert_true(c.token.logprob == -INFINITY && c.n_top == 0);
+    assert_true(sampler_describe(s, logits, 2, 20, &c));
+    assert_true(c.token.logprob == -INFINITY);
+    assert_int_equal(c.n_top, 6);
+    assert_true(sampler_describe(s, logits, 7, 0, &c));
+    assert_true(c.token.logprob == 0);
+    assert_false(sampler_describe(s, none, 3, 5, &c));
+    assert_true(c.token.id == 3 && c.token.logprob == -INFINITY && c.n_top == 0);
+    sampler_destroy(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -331,6 +423,9 @@ int main(void)
         cmocka_unit_test(test_extreme_temperatures_stay_sane),
         cmocka_unit_test(test_infinite_and_senseless_logits_are_never_drawn_by_accident),
         cmocka_unit_test(test_large_vocabulary_agrees_with_a_full_sort),
+        cmocka_unit_test(test_flat_distributions_lose_nothing_to_the_faster_search),
+        cmocka_unit_test(test_a_given_token_is_described_with_the_numbers_of_a_choice),
+        cmocka_unit_test(test_impossible_tokens_are_described_as_such),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

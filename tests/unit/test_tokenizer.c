@@ -13,18 +13,11 @@
 
 #include "common/clock.h"
 #include "common/xalloc.h"
-#include "tests/unit/vocab_file.h"
-#include "worker/token/tokenizer.h"
+#include "tests/unit/tokenizer_fixture.h"
 
 enum { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
 
 #define SPACE "\xe2\x96\x81"
-
-struct fixture {
-    struct vocab_file file;
-    struct gguf *g;
-    struct tokenizer *t;
-};
 
 static void begin(struct fixture *x)
 {
@@ -33,38 +26,6 @@ static void begin(struct fixture *x)
     vocab_file_add(&x->file, "<s>", 0, CONTROL);
     vocab_file_add(&x->file, "</s>", 0, CONTROL);
 }
-
-static void finish(struct fixture *x)
-{
-    struct error err = { 0 };
-
-    vocab_file_finish(&x->file);
-    if (gguf_open_memory(&x->g, x->file.bytes.data, x->file.bytes.len, &err) != OK)
-        fail_msg("%s", err.text);
-    if (tokenizer_create(&x->t, x->g, &err) != OK)
-        fail_msg("%s", err.text);
-}
-
-static void end(struct fixture *x)
-{
-    tokenizer_destroy(x->t);
-    gguf_close(x->g);
-    vocab_file_fini(&x->file);
-}
-
-/* Encodes and compares with a list that ends at -1. */
-static void check_flags(const struct fixture *x, const char *text, unsigned flags, const int32_t *want)
-{
-    struct token_list got = { 0 };
-
-    tokenizer_encode(x->t, text, strlen(text), flags, &got);
-    for (size_t i = 0; i < got.n; i++)
-        assert_int_equal(got.ids[i], want[i]);
-    assert_int_equal(want[got.n], -1);
-    token_list_fini(&got);
-}
-
-#define CHECK(x, text, flags, ...) check_flags(x, text, flags, (const int32_t[]){ __VA_ARGS__, -1 })
 
 /* ids 3.. : a b c ab bc abc ▁ and the bytes from 10 on */
 static void add_letters(struct fixture *x)
@@ -450,7 +411,7 @@ static void test_cutting_at_whole_tokens_agrees_with_the_slow_way(void **state)
         for (int i = 0; i < 50; i++) {
             random_letters(text, next_random(&seed) % 65, &seed);
             cut_slowly(tokens, n, text, 5, want);
-            check_flags(&x, text, 0, want);
+            check_ids(&x, text, strlen(text), 0, want);
         }
         end(&x);
     }

@@ -14,10 +14,9 @@
 
 #include "common/utf8.h"
 #include "common/xalloc.h"
+#include "tests/unit/tokenizer_fixture.h"
 #include "tests/unit/unigram_vectors.h"
-#include "tests/unit/vocab_file.h"
 #include "worker/token/charsmap.h"
-#include "worker/token/tokenizer.h"
 #include "worker/token/trie.h"
 
 enum { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
@@ -29,12 +28,6 @@ enum { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
 #define MERGE       "tokenizer.ggml.remove_extra_whitespaces"
 #define UNKNOWN_ID  "tokenizer.ggml.unknown_token_id"
 
-struct fixture {
-    struct vocab_file file;
-    struct gguf *g;
-    struct tokenizer *t;
-};
-
 /* ids: 0 <pad>, 1 </s>, 2 <unk>, as in the first models of the family */
 static void begin(struct fixture *x)
 {
@@ -43,41 +36,6 @@ static void begin(struct fixture *x)
     vocab_file_add(&x->file, "</s>", 0, CONTROL);
     vocab_file_add(&x->file, "<unk>", 0, UNKNOWN);
 }
-
-static void finish(struct fixture *x)
-{
-    struct error err = { 0 };
-
-    vocab_file_finish(&x->file);
-    if (gguf_open_memory(&x->g, x->file.bytes.data, x->file.bytes.len, &err) != OK)
-        fail_msg("%s", err.text);
-    if (tokenizer_create(&x->t, x->g, &err) != OK)
-        fail_msg("%s", err.text);
-}
-
-static void end(struct fixture *x)
-{
-    tokenizer_destroy(x->t);
-    gguf_close(x->g);
-    vocab_file_fini(&x->file);
-}
-
-static void check_ids(const struct fixture *x, const char *text, size_t len, unsigned flags,
-                      const int32_t *want)
-{
-    struct token_list got = { 0 };
-
-    tokenizer_encode(x->t, text, len, flags, &got);
-    for (size_t i = 0; i < got.n; i++) {
-        if (got.ids[i] != want[i])
-            fail_msg("\"%.*s\": token %zu is %d, not %d", (int)len, text, i, got.ids[i], want[i]);
-    }
-    assert_int_equal(want[got.n], -1);
-    token_list_fini(&got);
-}
-
-#define CHECK(x, text, flags, ...)                                                                           \
-    check_ids(x, text, strlen(text), flags, (const int32_t[]){ __VA_ARGS__, -1 })
 
 static void put_charsmap(struct vocab_file *f, const char *bytes, size_t len)
 {
@@ -474,6 +432,35 @@ static void test_malformed_replacements_are_refused(void **state)
     free(long_text);
 }
 
+/* A list that makes much of little would make more of a text than there is memory. */
+static void test_replacements_far_longer_than_what_they_replace_are_refused(void **state)
+{
+    uint32_t units[512];
+    struct fixture x;
+
+    (void)state;
+    make_units(units);
+    put_units(&x, units, 512, "c\0aaaaaaaaaaaaaaa", 18); /* 15 for one */
+    finish(&x);
+    end(&x);
+    put_units(&x, units, 512, "c\0aaaaaaaaaaaaaaaa", 19);
+    check_refused(&x, E_LIMIT, "1 bytes become 16, more than 15 times as many");
+    put_units(&x, units, 512, "c\0     a", 9); /* a space is written with three */
+    check_refused(&x, E_LIMIT, "1 bytes become 16, more than 15 times as many");
+
+    /* "xy" may have twice as many as "y". */
+    units[256 ^ 'x'] = unit('x', false, 384 ^ 256 ^ 'x');
+    units[384 ^ 'y'] = unit('y', true, 1 ^ 384 ^ 'y');
+    put_units(&x, units, 512, "c\0aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 33);
+    finish(&x);
+    end(&x);
+    put_units(&x, units, 512, "c\0aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 34);
+    check_refused(&x, E_LIMIT, "2 bytes become 31, more than 15 times as many");
+    units[256 ^ 'y'] = unit('y', true, 1 ^ 256 ^ 'y');
+    put_units(&x, units, 512, "c\0aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 33);
+    check_refused(&x, E_LIMIT, "1 bytes become 30, more than 15 times as many");
+}
+
 static void test_pieces_of_too_many_bytes_are_refused(void **state)
 {
     struct fixture x;
@@ -556,6 +543,7 @@ int main(void)
         cmocka_unit_test(test_texts_end_with_the_end_token_unless_the_file_says_otherwise),
         cmocka_unit_test(test_replacements_of_the_file_are_used),
         cmocka_unit_test(test_malformed_replacements_are_refused),
+        cmocka_unit_test(test_replacements_far_longer_than_what_they_replace_are_refused),
         cmocka_unit_test(test_pieces_of_too_many_bytes_are_refused),
         cmocka_unit_test(test_monotonous_text_takes_linear_time),
     };

@@ -12,21 +12,14 @@
 #include <time.h>
 
 #include "common/xalloc.h"
-#include "tests/unit/vocab_file.h"
+#include "tests/unit/tokenizer_fixture.h"
 #include "worker/token/fold.h"
-#include "worker/token/tokenizer.h"
 
 enum { NORMAL = 1, CONTROL = 3, USER_DEFINED = 4 };
 enum { PAD, UNK, CLS, SEP, FIRST };
 
 #define MARK  "\xe2\x96\x81"
 #define ACUTE "\xcc\x81"
-
-struct fixture {
-    struct vocab_file file;
-    struct gguf *g;
-    struct tokenizer *t;
-};
 
 static void begin(struct fixture *x)
 {
@@ -37,39 +30,6 @@ static void begin(struct fixture *x)
     vocab_file_add(&x->file, "[SEP]", 0, CONTROL);
     vocab_file_put_number(&x->file, "tokenizer.ggml.unknown_token_id", UNK);
 }
-
-static void finish(struct fixture *x)
-{
-    struct error err = { 0 };
-
-    vocab_file_finish(&x->file);
-    if (gguf_open_memory(&x->g, x->file.bytes.data, x->file.bytes.len, &err) != OK)
-        fail_msg("%s", err.text);
-    if (tokenizer_create(&x->t, x->g, &err) != OK)
-        fail_msg("%s", err.text);
-}
-
-static void end(struct fixture *x)
-{
-    tokenizer_destroy(x->t);
-    gguf_close(x->g);
-    vocab_file_fini(&x->file);
-}
-
-static void check_ids(const struct fixture *x, const char *text, unsigned flags, const int32_t *want)
-{
-    struct token_list got = { 0 };
-
-    tokenizer_encode(x->t, text, strlen(text), flags, &got);
-    for (size_t i = 0; i < got.n; i++) {
-        if (got.ids[i] != want[i])
-            fail_msg("\"%s\": token %zu is %d, not %d", text, i, got.ids[i], want[i]);
-    }
-    assert_int_equal(want[got.n], -1);
-    token_list_fini(&got);
-}
-
-#define CHECK(x, text, flags, ...) check_ids(x, text, flags, (const int32_t[]){ __VA_ARGS__, -1 })
 
 /* Adds pieces, the first with id FIRST. */
 static void add_all(struct fixture *x, const char *const *pieces, size_t n)
@@ -306,7 +266,7 @@ static void test_cutting_words_agrees_with_the_slow_way(void **state)
                 word[k] = next_random(&seed) % 3 ? 'a' : 'b';
             word[len] = 0;
             want[cut_slowly(pieces, n, word, want)] = -1;
-            check_ids(&x, word, 0, want);
+            check_ids(&x, word, strlen(word), 0, want);
         }
         end(&x);
     }

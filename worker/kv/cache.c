@@ -1,67 +1,101 @@
 #include "worker/kv/cache.h"
 
 #include <assert.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "common/keyed_hash.h"
 #include "common/xalloc.h"
+#include "worker/kv/page.h"
 
-static void list_pages(struct kv_cache *c)
+/* Page numbers are int32_t, and the index has twice as many buckets. */
+enum { MOST_PAGES = 1 << 29 };
+
+/* --- life --- */
+
+/* *c has its shape. Sizes are computed in 128 bits, so that no product of the shape's numbers is too large.
+ */
+static enum status check_sizes(struct kv_cache *c, struct error *err)
 {
-    size_t n = (size_t)c->n_slots * (size_t)c->pages_per_slot;
-    c->table = xcalloc(n, sizeof *c->table);
-    c->free_pages = xcalloc(n, sizeof *c->free_pages);
-    memset(c->table, 0xff, n * sizeof *c->table);
-    for (size_t i = 0; i < n; i++)
-        c->free_pages[c->n_free++] = (int32_t)(n - 1 - i);
+    const struct kv_shape *s = &c->shape;
+    unsigned __int128 page_bytes =
+        (unsigned __int128)c->layout.bytes * (unsigned)s->n_layers * (unsigned)s->n_kv_heads;
+    uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t full = (uint64_t)s->n_slots * (uint64_t)c->pages_per_slot;
+    uint64_t n_pages = s->n_pages ? (uint64_t)s->n_pages : full;
+    unsigned __int128 tables = (unsigned __int128)full * sizeof *c->table + (unsigned __int128)n_pages * 512;
+
+    if (n_pages < (uint64_t)c->pages_per_slot)
+        return error_set(err, E_LIMIT,
+                         "the KV cache of %d pages holds %llu positions, but one sequence may have %d; use "
+                         "at least %d pages or a shorter context",
+                         s->n_pages, (unsigned long long)s->n_pages * KV_BLOCK, s->n_ctx, c->pages_per_slot);
+    if (page_bytes * n_pages + tables > memory || n_pages > MOST_PAGES) {
+        unsigned __int128 mb = (page_bytes * n_pages + tables) >> 20;
+        return error_set(
+            err, E_LIMIT,
+            "the KV cache of %llu pages for %d sequences of up to %d positions takes %llu MB, but "
+            "this machine has %llu MB of memory; use fewer pages, fewer sequences or a shorter "
+            "context",
+            (unsigned long long)n_pages, s->n_slots, s->n_ctx,
+            mb > UINT64_MAX ? (unsigned long long)UINT64_MAX : (unsigned long long)mb,
+            (unsigned long long)(memory >> 20));
+    }
+    c->shape.n_pages = (int)n_pages;
+    c->page_bytes = (size_t)page_bytes;
+    c->bytes = (uint64_t)page_bytes * n_pages;
+    return OK;
 }
 
-enum status kv_cache_init(struct kv_cache *c, enum kv_type type, int n_layers, int n_slots, int n_kv_heads,
-                          int n_ctx, int head_dim, struct error *err)
+/* calloc and not xcalloc: there may be millions of pages, whose entries cost nothing before they are used. */
+static enum status make_tables(struct kv_cache *c, struct error *err)
 {
-    struct kv_layout layout = kv_layout(type, head_dim);
-    int pages_per_slot = n_ctx / KV_BLOCK + (n_ctx % KV_BLOCK > 0);
-    const int counts[] = { n_layers, n_kv_heads, n_slots, pages_per_slot };
-    uint64_t bytes = layout.bytes, page_bytes = 0, memory;
-    bool fits = true;
-
-    memset(c, 0, sizeof *c);
-    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
-        fits = fits && !__builtin_mul_overflow(bytes, (uint64_t)counts[i], &bytes);
-        page_bytes = i == 1 ? bytes : page_bytes;
-    }
-    memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-    if (!fits)
-        return error_set(err, E_LIMIT,
-                         "the KV cache for %d slots of %d positions is beyond any memory; use fewer slots or "
-                         "a shorter context",
-                         n_slots, n_ctx);
-    if (bytes > memory)
-        return error_set(err, E_LIMIT,
-                         "the KV cache for %d slots of %d positions takes %llu MB, but this machine has "
-                         "%llu MB of memory; use fewer slots or a shorter context",
-                         n_slots, n_ctx, (unsigned long long)(bytes >> 20),
-                         (unsigned long long)(memory >> 20));
-    void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (map == MAP_FAILED)
-        return error_set(err, E_NOMEM, "cannot map %llu MB for the KV cache of %d slots of %d positions",
-                         (unsigned long long)(bytes >> 20), n_slots, n_ctx);
-    madvise(map, bytes, MADV_HUGEPAGE); /* a wish: without, it is only slower */
-    *c = (struct kv_cache){
-        .layout = layout,
-        .n_layers = n_layers,
-        .n_slots = n_slots,
-        .n_kv_heads = n_kv_heads,
-        .pages_per_slot = pages_per_slot,
-        .page_bytes = page_bytes,
-        .bytes = bytes,
-        .memory = map,
-    };
-    list_pages(c);
+    size_t n_pages = (size_t)c->shape.n_pages, n_slots = (size_t)c->shape.n_slots;
+    c->n_buckets = 1;
+    while (c->n_buckets < 2 * n_pages)
+        c->n_buckets *= 2;
+    c->table = calloc(n_slots * (size_t)c->pages_per_slot, sizeof *c->table);
+    c->slot_pages = calloc(n_slots, sizeof *c->slot_pages);
+    c->pages = calloc(n_pages, sizeof *c->pages);
+    c->free_pages = calloc(n_pages, sizeof *c->free_pages);
+    c->buckets = calloc(c->n_buckets, sizeof *c->buckets);
+    c->ghosts = calloc(c->n_buckets, sizeof *c->ghosts);
+    if (!c->table || !c->slot_pages || !c->pages || !c->free_pages || !c->buckets || !c->ghosts)
+        return error_set(err, E_NOMEM, "there is no memory for the tables of a KV cache of %d pages",
+                         c->shape.n_pages);
+    for (int i = 0; i < c->shape.n_pages; i++)
+        c->free_pages[i] = c->shape.n_pages - 1 - i;
+    memset(c->buckets, 0xff, c->n_buckets * sizeof *c->buckets);
+    c->hash_point = keyed_hash_point();
+    c->first_cached = c->last_cached = -1;
+    c->counts.total = c->counts.free = c->shape.n_pages;
     return OK;
+}
+
+enum status kv_cache_init(struct kv_cache *c, const struct kv_shape *shape, struct error *err)
+{
+    enum status s;
+
+    *c = (struct kv_cache){ .layout = kv_layout(shape->type, shape->head_dim), .shape = *shape };
+    c->pages_per_slot = shape->n_ctx / KV_BLOCK + (shape->n_ctx % KV_BLOCK > 0);
+    if ((s = check_sizes(c, err)) != OK || (s = make_tables(c, err)) != OK)
+        goto fail;
+    void *map =
+        mmap(NULL, c->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED) {
+        s = error_set(err, E_NOMEM, "cannot map %llu MB for the KV cache of %d pages",
+                      (unsigned long long)(c->bytes >> 20), c->shape.n_pages);
+        goto fail;
+    }
+    madvise(map, c->bytes, MADV_HUGEPAGE); /* a wish: without, it is only slower */
+    c->memory = map;
+    return OK;
+
+fail:
+    kv_cache_fini(c);
+    return s;
 }
 
 void kv_cache_fini(struct kv_cache *c)
@@ -69,38 +103,104 @@ void kv_cache_fini(struct kv_cache *c)
     if (c->memory)
         munmap(c->memory, c->bytes);
     free(c->table);
+    free(c->slot_pages);
+    free(c->pages);
     free(c->free_pages);
-    memset(c, 0, sizeof *c);
+    free(c->buckets);
+    free(c->ghosts);
+    *c = (struct kv_cache){ 0 };
+}
+
+/* --- slots --- */
+
+static int pages_for(int n_positions)
+{
+    return n_positions / KV_BLOCK + (n_positions % KV_BLOCK > 0);
 }
 
 static int32_t *slot_table(const struct kv_cache *c, int slot)
 {
+    assert(slot >= 0 && slot < c->shape.n_slots);
     return c->table + (size_t)slot * (size_t)c->pages_per_slot;
 }
 
-static void clear_slot(struct kv_cache *c, int slot)
+int kv_cache_available(const struct kv_cache *c)
 {
-    int32_t *table = slot_table(c, slot);
-    for (int i = 0; i < c->pages_per_slot && table[i] >= 0; i++) {
-        c->free_pages[c->n_free++] = table[i];
-        table[i] = -1;
-    }
+    return c->counts.free + c->counts.cached;
 }
 
-void kv_cache_place(struct kv_cache *c, int slot, int pos)
+static bool is_writable(const struct kv_cache *c, int32_t page)
 {
-    int32_t *table = slot_table(c, slot);
-    int page = pos / KV_BLOCK;
-    if (pos == 0)
-        clear_slot(c, slot);
-    assert(page == 0 || table[page - 1] >= 0);
-    if (table[page] < 0)
-        table[page] = c->free_pages[--c->n_free];
+    return c->pages[page].refs == 1 && !c->pages[page].is_published;
+}
+
+static int32_t copy_page(struct kv_cache *c, int32_t page)
+{
+    int32_t copy = kv_page_take(c);
+    memcpy(c->memory + (size_t)copy * c->page_bytes, c->memory + (size_t)page * c->page_bytes, c->page_bytes);
+    c->counts.n_copied++;
+    return copy;
+}
+
+bool kv_cache_reserve(struct kv_cache *c, int slot, int begin, int end)
+{
+    int32_t *table = slot_table(c, slot), *n = &c->slot_pages[slot];
+    int first = begin / KV_BLOCK, last = (end - 1) / KV_BLOCK, n_needed = 0;
+
+    assert(begin >= 0 && begin < end && end <= c->shape.n_ctx && *n >= pages_for(begin));
+    for (int i = first; i <= last; i++)
+        n_needed += i >= *n || !is_writable(c, table[i]);
+    if (n_needed > kv_cache_available(c))
+        return false;
+    for (int i = last < *n ? last : *n - 1; i >= first; i--) {
+        int32_t page = table[i];
+        if (is_writable(c, page))
+            continue;
+        table[i] = copy_page(c, page);
+        kv_page_drop(c, page);
+    }
+    while (*n <= last)
+        table[(*n)++] = kv_page_take(c);
+    return true;
+}
+
+/* Deepest first, as the order of eviction wants it. */
+void kv_cache_truncate(struct kv_cache *c, int slot, int n_positions)
+{
+    const int32_t *table = slot_table(c, slot);
+    assert(n_positions >= 0);
+    while (c->slot_pages[slot] > pages_for(n_positions))
+        kv_page_drop(c, table[--c->slot_pages[slot]]);
+}
+
+void kv_cache_share(struct kv_cache *c, int from, int to, int n_positions)
+{
+    const int32_t *source = slot_table(c, from);
+    int32_t *table = slot_table(c, to);
+    int n = pages_for(n_positions);
+
+    assert(c->slot_pages[to] == 0 && n_positions >= 0 && n <= c->slot_pages[from]);
+    for (int i = 0; i < n; i++) {
+        kv_page_hold(c, source[i]);
+        table[i] = source[i];
+    }
+    c->slot_pages[to] = n;
+}
+
+int kv_cache_slot_pages(const struct kv_cache *c, int slot)
+{
+    assert(slot >= 0 && slot < c->shape.n_slots);
+    return c->slot_pages[slot];
+}
+
+struct kv_counts kv_cache_counts(const struct kv_cache *c)
+{
+    return c->counts;
 }
 
 char *kv_cache_blocks(const struct kv_cache *c, int layer, int kv_head)
 {
-    size_t index = (size_t)layer * (size_t)c->n_kv_heads + (size_t)kv_head;
+    size_t index = (size_t)layer * (size_t)c->shape.n_kv_heads + (size_t)kv_head;
     return c->memory + index * c->layout.bytes;
 }
 

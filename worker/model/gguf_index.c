@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "worker/model/keyed_hash.h"
+#include "common/keyed_hash.h"
 
 static struct gguf_string name_of(const struct gguf_index *x, uint64_t place)
 {

@@ -62,10 +62,20 @@ struct model_options {
     void *context;            /* of progress */
 };
 
-/* Maps and checks the file, and packs its weights with all cores. On failure *out is NULL and err holds one
- * line. A cache that cannot be used or written is no failure: the log says so. */
+/* Maps and checks the file, and packs its weights with all cores, or maps what an earlier start has kept of
+ * them. On failure *out is NULL and err holds one line. A cache that cannot be used is no failure: the log
+ * says so. */
 MUST_CHECK enum status model_open_with(struct model **out, const char *path,
                                        const struct model_options *options, struct error *err);
+
+/* True where there is a folder for packed weights and it did not have those of this model. */
+bool model_wants_cache(const struct model *m);
+
+/* Then this writes them there, with one thread, in the time that the disk takes, or, if it is told to stop
+ * meanwhile, not; else it does nothing. The process may be a fork of the one that opened the model: nothing of the model changes.
+ * What goes wrong is logged. */
+void model_write_cache(const struct model *m, const struct model_options *options,
+                       bool (*is_told_to_stop)(void));
 
 /* The same without a cache and in silence. */
 MUST_CHECK enum status model_open(struct model **out, const char *path, struct error *err);
@@ -73,5 +83,9 @@ void model_close(struct model *m);
 
 const struct model_facts *model_facts(const struct model *m);
 const struct gguf *model_gguf(const struct model *m);
+
+/* Tells models apart: a checksum of all metadata, of every tensor's name, type and shape, and of the first of
+ * its bytes. */
+uint64_t model_fingerprint(const struct model *m);
 
 #endif

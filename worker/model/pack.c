@@ -5,9 +5,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "common/checksum.h"
 #include "common/xalloc.h"
 #include "worker/kernels/packed.h"
-#include "worker/model/checksum.h"
 #include "worker/model/pack_cache.h"
 #include "worker/model/pool.h"
 #include "worker/model/reader.h"
@@ -187,7 +187,7 @@ static enum status pack_into_memory(struct reader *r, const struct matrices *lis
                                     struct pack_cache *cache, const char **first)
 {
     struct packed_map *out = &r->m->packed;
-    struct packing p = { .is_summed = cache };
+    struct packing p = { .is_summed = cache != NULL };
     uint64_t bytes = total_size(list);
     enum status s = map_memory(out, bytes, r->path, r->err);
     if (s != OK)
@@ -197,25 +197,29 @@ static enum status pack_into_memory(struct reader *r, const struct matrices *lis
     pack_all(&p, list, pool, r->options);
     mprotect(out->map, out->map_bytes, PROT_READ);
     if (cache)
-        pack_cache_write(cache, *first, p.checksum);
+        pack_cache_take(cache, *first, p.checksum);
     return OK;
 }
 
 static enum status load_packed(struct reader *r, const struct matrices *list, struct pool *pool)
 {
-    struct pack_cache cache;
+    struct pack_cache *cache = NULL;
     const char *first = NULL;
     enum status s = OK;
-    bool has_cache = r->options->cache_folder;
+    bool is_mapped = false;
 
-    if (has_cache)
-        pack_cache_init(&cache, r, pool, sum_shapes(list, r->m->gguf), total_size(list));
-    if (!has_cache || !pack_cache_map(&cache, &r->m->packed, &first))
-        s = pack_into_memory(r, list, pool, has_cache ? &cache : NULL, &first);
+    if (r->options->cache_folder) {
+        cache = pack_cache_create(r, sum_shapes(list, r->m->gguf), total_size(list));
+        is_mapped = pack_cache_map(cache, pool, r->options, &r->m->packed, &first);
+    }
+    if (!is_mapped)
+        s = pack_into_memory(r, list, pool, cache, &first);
     if (s == OK)
         place_all(list, first);
-    if (has_cache)
-        pack_cache_fini(&cache);
+    if (s == OK && !is_mapped)
+        r->m->unwritten = cache;
+    else
+        pack_cache_destroy(cache);
     return s;
 }
 

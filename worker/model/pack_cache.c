@@ -10,13 +10,29 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/checksum.h"
 #include "common/log.h"
 #include "common/xalloc.h"
 #include "worker/kernels/packed.h"
-#include "worker/model/checksum.h"
 
 /* Weights begin a page into the file. Pieces are what is done between two reports of progress. */
 enum { HEADER_BYTES = 4096, PIECE = 64 << 20, CHUNK = 1 << 20 };
+
+struct pack_cache {
+    char *folder, *path;
+    struct {
+        uint64_t identity, times;
+    } source;
+    uint64_t bytes; /* of packed weights */
+
+    /* Of a file that differs from the source in nothing but times. */
+    bool is_only_older;
+    uint64_t its_source_checksum, its_checksum;
+
+    /* To be written. */
+    const char *packed;
+    uint64_t source_checksum;
+};
 
 static const char magic[16] = "woolly-packed 1";
 
@@ -47,10 +63,10 @@ static char *cache_path(const char *folder, const char *model_path, uint64_t ide
                      (unsigned long long)identity);
 }
 
-void pack_cache_init(struct pack_cache *c, const struct reader *r, struct pool *pool, uint64_t shapes,
-                     uint64_t bytes)
+struct pack_cache *pack_cache_create(const struct reader *r, uint64_t shapes, uint64_t bytes)
 {
-    *c = (struct pack_cache){ .options = r->options, .pool = pool, .bytes = bytes };
+    struct pack_cache *c = xcalloc(1, sizeof *c);
+    c->bytes = bytes;
     c->source.identity = checksum_add(shapes, bytes);
     for (int i = 0; i < gguf_n_parts(r->m->gguf); i++) {
         struct gguf_origin o = gguf_origin(r->m->gguf, i);
@@ -59,13 +75,18 @@ void pack_cache_init(struct pack_cache *c, const struct reader *r, struct pool *
             checksum_add(c->source.identity, checksum_bytes(o.bytes, (size_t)o.header_bytes));
         c->source.times = checksum_add(c->source.times, (uint64_t)o.modified_ns);
     }
-    c->path = cache_path(r->options->cache_folder, r->path, c->source.identity);
+    c->folder = xstrdup(r->options->cache_folder);
+    c->path = cache_path(c->folder, r->path, c->source.identity);
+    return c;
 }
 
-void pack_cache_fini(struct pack_cache *c)
+void pack_cache_destroy(struct pack_cache *c)
 {
+    if (!c)
+        return;
+    free(c->folder);
     free(c->path);
-    *c = (struct pack_cache){ 0 };
+    free(c);
 }
 
 /* --- the packed weights' checksum --- */
@@ -93,11 +114,18 @@ static void sum_share(void *arg, int thread, int n_threads)
     __atomic_fetch_add(&s->sum, sum, __ATOMIC_RELAXED);
 }
 
-static uint64_t sum_piece(const struct pack_cache *c, const char *packed, uint64_t at, uint64_t n,
-                          bool is_mapped)
+/* Of a piece of the packed weights: those of all pieces are added up. */
+static uint64_t sum_mapped(struct pool *pool, const char *packed, uint64_t at, uint64_t n)
 {
-    struct summing s = { .bytes = packed + at, .n = n, .place = at, .is_mapped = is_mapped };
-    pool_run(c->pool, sum_share, &s);
+    struct summing s = { .bytes = packed + at, .n = n, .place = at, .is_mapped = true };
+    pool_run(pool, sum_share, &s);
+    return s.sum;
+}
+
+static uint64_t sum_alone(const char *packed, uint64_t at, uint64_t n)
+{
+    struct summing s = { .bytes = packed + at, .n = n, .place = at };
+    sum_share(&s, 0, 1);
     return s.sum;
 }
 
@@ -125,20 +153,29 @@ static const char *find_fault(struct pack_cache *c, const struct header *h, uint
     return NULL;
 }
 
-static const char *check_bytes(struct pack_cache *c, const struct header *h, const char *packed)
+/* Of a mapped file: by whom, and who wants to know of it. */
+struct check {
+    struct pack_cache *cache;
+    struct pool *pool;
+    const struct model_options *options;
+};
+
+static const char *check_bytes(const struct check *check, const struct header *h, const char *packed)
 {
+    const struct pack_cache *c = check->cache;
     uint64_t sum = 0;
     for (uint64_t at = 0, n; at < c->bytes; at += n) {
         n = c->bytes - at < PIECE ? c->bytes - at : PIECE;
         madvise((void *)(packed + at), n + PIECE, MADV_WILLNEED);
-        sum += sum_piece(c, packed, at, n, true);
-        model_progress_report(c->options, "reading packed weights", at + n, c->bytes);
+        sum += sum_mapped(check->pool, packed, at, n);
+        model_progress_report(check->options, "reading packed weights", at + n, c->bytes);
     }
     return sum == h->checksum ? NULL : "its weights are damaged";
 }
 
-static const char *map_file(struct pack_cache *c, int fd, struct packed_map *out)
+static const char *map_file(const struct check *check, int fd, struct packed_map *out)
 {
+    struct pack_cache *c = check->cache;
     struct header h;
     struct stat st;
     const char *fault;
@@ -156,20 +193,22 @@ static const char *map_file(struct pack_cache *c, int fd, struct packed_map *out
         *out = (struct packed_map){ 0 };
         return strerror(errno);
     }
-    model_progress_report(c->options, "reading packed weights", 0, c->bytes);
-    if ((fault = check_bytes(c, &h, out->map + HEADER_BYTES))) {
+    model_progress_report(check->options, "reading packed weights", 0, c->bytes);
+    if ((fault = check_bytes(check, &h, out->map + HEADER_BYTES))) {
         free_packed(out);
         *out = (struct packed_map){ 0 };
     }
     return fault;
 }
 
-bool pack_cache_map(struct pack_cache *c, struct packed_map *out, const char **first)
+bool pack_cache_map(struct pack_cache *c, struct pool *pool, const struct model_options *options,
+                    struct packed_map *out, const char **first)
 {
+    struct check check = { c, pool, options };
     int fd = open(c->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0 && errno == ENOENT)
         return false;
-    const char *fault = fd < 0 ? strerror(errno) : map_file(c, fd, out);
+    const char *fault = fd < 0 ? strerror(errno) : map_file(&check, fd, out);
     if (fd >= 0)
         close(fd);
     if (fault) {
@@ -197,13 +236,13 @@ static bool write_at(int fd, const void *bytes, size_t n, uint64_t at)
     return true;
 }
 
-static bool write_header(const struct pack_cache *c, int fd, uint64_t source_checksum, uint64_t checksum)
+static bool write_header(const struct pack_cache *c, int fd, uint64_t checksum)
 {
     struct header h = { .byte_order = 0x01020304,
                         .layout = PACK_LAYOUT,
                         .identity = c->source.identity,
                         .times = c->source.times,
-                        .source_checksum = source_checksum,
+                        .source_checksum = c->source_checksum,
                         .bytes = c->bytes,
                         .checksum = checksum };
     char page[HEADER_BYTES] = { 0 };
@@ -239,22 +278,41 @@ fail:;
     return -1;
 }
 
-static bool write_draft(const struct pack_cache *c, int fd, const char *packed, uint64_t source_checksum)
+/* One way to write it. */
+struct writing {
+    const struct pack_cache *cache;
+    const struct model_options *options;
+    bool (*is_told_to_stop)(void);
+};
+
+/* Sends a piece on its way to the disk, and waits for the one before: so the last sync is short, what others
+ * write has not long to wait, and the page cache does not fill with what cannot be dropped. Only a help: it
+ * may fail. */
+static void flush_piece(int fd, uint64_t at, uint64_t n)
 {
+    sync_file_range(fd, (off_t)at, (off_t)n, SYNC_FILE_RANGE_WRITE);
+    if (at >= PIECE)
+        sync_file_range(fd, (off_t)(at - PIECE), PIECE,
+                        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+}
+
+static bool write_draft(const struct writing *w, int fd)
+{
+    const struct pack_cache *c = w->cache;
     uint64_t sum = 0;
-    model_progress_report(c->options, "writing packed weights", 0, c->bytes);
     for (uint64_t at = 0, n; at < c->bytes; at += n) {
-        n = c->bytes - at < PIECE ? c->bytes - at : PIECE;
-        sum += sum_piece(c, packed, at, n, false);
-        if (!write_at(fd, packed + at, n, HEADER_BYTES + at))
+        model_progress_report(w->options, "writing packed weights", at, c->bytes);
+        if (w->is_told_to_stop()) {
+            errno = ECANCELED;
             return false;
-        /* The last report is for when all of it is on disk. */
-        if (at + n < c->bytes)
-            model_progress_report(c->options, "writing packed weights", at + n, c->bytes);
+        }
+        n = c->bytes - at < PIECE ? c->bytes - at : PIECE;
+        sum += sum_alone(c->packed, at, n);
+        if (!write_at(fd, c->packed + at, n, HEADER_BYTES + at))
+            return false;
+        flush_piece(fd, HEADER_BYTES + at, n);
     }
-    bool is_written = write_header(c, fd, source_checksum, sum);
-    model_progress_report(c->options, "writing packed weights", c->bytes, c->bytes);
-    return is_written;
+    return write_header(c, fd, sum);
 }
 
 /* The file's name is on disk too, where the file system can say so. */
@@ -267,19 +325,21 @@ static void sync_folder(const char *folder)
     }
 }
 
-static bool replace_file(const struct pack_cache *c, const char *draft, const char *packed,
-                         uint64_t source_checksum)
+static bool replace_file(const struct writing *w, const char *draft)
 {
     int fd = open_draft(draft);
     if (fd < 0)
         return errno == EWOULDBLOCK; /* it is being written: all is well */
-    bool is_done = write_draft(c, fd, packed, source_checksum) && !rename(draft, c->path);
+    bool is_done = write_draft(w, fd) && !rename(draft, w->cache->path);
     int why = errno;
     if (is_done)
-        sync_folder(c->options->cache_folder);
+        sync_folder(w->cache->folder);
     else
         unlink(draft);
     close(fd);
+    /* The last report is for when it is there. */
+    if (is_done)
+        model_progress_report(w->options, "writing packed weights", w->cache->bytes, w->cache->bytes);
     errno = why;
     return is_done;
 }
@@ -290,22 +350,29 @@ static bool renew_header(const struct pack_cache *c)
     int fd = open(c->path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
         return false;
-    bool is_done = write_header(c, fd, c->its_source_checksum, c->its_checksum);
+    bool is_done = write_header(c, fd, c->its_checksum);
     int why = errno;
     close(fd);
     errno = why;
     return is_done;
 }
 
-void pack_cache_write(struct pack_cache *c, const char *packed, uint64_t source_checksum)
+void pack_cache_take(struct pack_cache *c, const char *packed, uint64_t source_checksum)
+{
+    c->packed = packed;
+    c->source_checksum = source_checksum;
+}
+
+void pack_cache_write(const struct pack_cache *c, const struct model_options *options,
+                      bool (*is_told_to_stop)(void))
 {
     char *draft = xasprintf("%s.draft", c->path);
     bool is_done;
-    mkdir(c->options->cache_folder, 0777); /* if it is not there */
-    if (c->is_only_older && c->its_source_checksum == source_checksum)
+    mkdir(c->folder, 0777); /* if it is not there */
+    if (c->is_only_older && c->its_source_checksum == c->source_checksum)
         is_done = renew_header(c);
     else
-        is_done = replace_file(c, draft, packed, source_checksum);
+        is_done = replace_file(&(struct writing){ c, options, is_told_to_stop }, draft);
     if (!is_done)
         log_warn("packed_weights_not_kept", "path=\"%s\" why=\"%s\"", c->path, strerror(errno));
     free(draft);

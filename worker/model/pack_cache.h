@@ -22,29 +22,23 @@
 #include "worker/model/pool.h"
 #include "worker/model/reader.h"
 
-struct pack_cache {
-    char *path;
-    const struct model_options *options;
-    struct pool *pool;
-    struct {
-        uint64_t identity, times;
-    } source;
-    uint64_t bytes; /* of packed weights */
+struct pack_cache;
 
-    /* Of a file that differs from the source in nothing but times. */
-    bool is_only_older;
-    uint64_t its_source_checksum, its_checksum;
-};
+/* `shapes` is a checksum of the matrices, `bytes` their packed size. The folder is the reader's option. */
+struct pack_cache *pack_cache_create(const struct reader *r, uint64_t shapes, uint64_t bytes);
+void pack_cache_destroy(struct pack_cache *c);
 
-/* `shapes` is a checksum of the matrices, `bytes` their packed size. */
-void pack_cache_init(struct pack_cache *c, const struct reader *r, struct pool *pool, uint64_t shapes,
-                     uint64_t bytes);
-void pack_cache_fini(struct pack_cache *c);
+/* Maps the file where it holds this source's packed weights; they begin at *first, 64-byte aligned. Options
+ * are for progress, here and below. */
+bool pack_cache_map(struct pack_cache *c, struct pool *pool, const struct model_options *options,
+                    struct packed_map *out, const char **first);
 
-/* Maps the file where it holds this source's packed weights; they begin at *first, 64-byte aligned. */
-bool pack_cache_map(struct pack_cache *c, struct packed_map *out, const char **first);
+/* What is to be written: it stays where it is as long as the cache. */
+void pack_cache_take(struct pack_cache *c, const char *packed, uint64_t source_checksum);
 
-/* Writes the file. What goes wrong is logged. */
-void pack_cache_write(struct pack_cache *c, const char *packed, uint64_t source_checksum);
+/* Writes the file with one thread. It does not take away memory or disk from others for long: never are more
+ * than two parts of the file on the way to the disk. Between two parts it asks whether it is told to stop. */
+void pack_cache_write(const struct pack_cache *c, const struct model_options *options,
+                      bool (*is_told_to_stop)(void));
 
 #endif

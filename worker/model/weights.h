@@ -56,6 +56,7 @@ struct packed_map {
 
 struct model {
     struct packed_map packed;
+    struct pack_cache *unwritten; /* where what was packed is to be kept; NULL for none */
     struct gguf *gguf;
     const struct architecture *architecture;
     struct model_facts facts;

@@ -15,7 +15,7 @@
 
 #include "common/utf8.h"
 #include "common/xalloc.h"
-#include "worker/model/keyed_hash.h"
+#include "common/keyed_hash.h"
 #include "worker/token/byte_letters.h"
 
 static const char KEY_MERGES[] = "tokenizer.ggml.merges";

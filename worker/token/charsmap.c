@@ -3,7 +3,10 @@
  * what would be the child of the byte 0 has bit 31 set and holds the place of the replacement. */
 #include "worker/token/charsmap.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+#include "common/xalloc.h"
 
 static const char KEY[] = "tokenizer.ggml.precompiled_charsmap";
 
@@ -67,6 +70,50 @@ static enum status check_replacements(const struct charsmap *c, const struct ggu
     return OK;
 }
 
+static size_t replaced_bytes(const char *replacement)
+{
+    size_t n = 0;
+    for (const char *c = replacement; *c; c++)
+        n += *c == ' ' ? 3 : 1;
+    return n;
+}
+
+/* Breadth first: each unit once, at the end of the shortest sequence that leads there, which has the least
+ * right to a long replacement. */
+static enum status check_growth(const struct charsmap *c, const struct gguf *g, struct error *err)
+{
+    uint32_t *queue = xmalloc((c->n_units + 1) * sizeof(*queue)); /* the root may be led to, too */
+    bool *is_seen = xcalloc(c->n_units, sizeof(*is_seen));
+    size_t head = 0, tail = 0, level_end = 1;
+    enum status s = OK;
+
+    queue[tail++] = 0;
+    for (size_t depth = 0; head < tail && depth < CHARSMAP_MAX_KEY && s == OK; head++) {
+        uint32_t children = queue[head] ^ offset_of(unit_at(c, queue[head]));
+        for (uint32_t byte = 1; byte < 256; byte++) {
+            uint32_t index = children ^ byte, unit = index < c->n_units ? unit_at(c, index) : 0;
+            if (is_value(unit) || (unit & 0xff) != byte || is_seen[index])
+                continue;
+            is_seen[index] = true;
+            queue[tail++] = index;
+            if (!ends_sequence(unit))
+                continue;
+            uint32_t place = unit_at(c, index ^ offset_of(unit)) & 0x7fffffff;
+            size_t n = replaced_bytes(c->replacements + place);
+            if (n > CHARSMAP_MAX_GROWTH * (depth + 1))
+                s = error_set(err, E_LIMIT, "%s: %s: %zu bytes become %zu, more than %d times as many",
+                              gguf_path(g), KEY, depth + 1, n, CHARSMAP_MAX_GROWTH);
+        }
+        if (head + 1 == level_end) {
+            level_end = tail;
+            depth++;
+        }
+    }
+    free(queue);
+    free(is_seen);
+    return s;
+}
+
 enum status charsmap_init(struct charsmap *c, const struct gguf *g, struct error *err)
 {
     const struct gguf_value *a = gguf_find(g, KEY);
@@ -88,7 +135,8 @@ enum status charsmap_init(struct charsmap *c, const struct gguf *g, struct error
     found.n_units = units_bytes / 4;
     found.replacements = (const char *)found.units + units_bytes;
     found.replacements_len = a->count - 4 - units_bytes;
-    if ((s = check_replacements(&found, g, err)) != OK || (s = check_units(&found, g, err)) != OK)
+    if ((s = check_replacements(&found, g, err)) != OK || (s = check_units(&found, g, err)) != OK ||
+        (s = check_growth(&found, g, err)) != OK)
         return s;
     *c = found;
     return OK;

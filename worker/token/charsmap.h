@@ -13,6 +13,10 @@
 enum {
     CHARSMAP_MAX_REPLACEMENT = 128, /* bytes; Unicode's longest, U+FDFA's, has 33 */
     CHARSMAP_MAX_KEY = 256,         /* bytes; a guess: the longest seen have 18 */
+
+    /* How many bytes a replacement may have for each byte it stands for, a space counted as the three of
+     * "▁". Unicode's greatest, U+FDFA's, is 13. With it 256 MiB of text stay below 4 GiB. */
+    CHARSMAP_MAX_GROWTH = 15,
 };
 
 struct charsmap {
@@ -23,7 +27,7 @@ struct charsmap {
 };
 
 /* A file without the key gives an empty map. One whose units or replacements point out of the file's bytes,
- * or with a replacement that is too long, is refused. *c points into g's bytes. */
+ * or with a replacement that is too long, also for what it replaces, is refused. *c points into g's bytes. */
 MUST_CHECK enum status charsmap_init(struct charsmap *c, const struct gguf *g, struct error *err);
 
 /* The longest sequence that the text begins with: returns its length, and what stands for it in *to; 0 where

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "common/utf8.h"
-#include "worker/model/keyed_hash.h"
+#include "common/keyed_hash.h"
 #include "worker/token/jinja_call.h"
 
 /* Smaller dictionaries are searched from the front. */

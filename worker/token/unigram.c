@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,11 @@ static const char SPACE_MARK[] = "\xe2\x96\x81";
 
 /* Unused pieces never stand in text, control and byte tokens are not spelled out in it. */
 #define PIECE_KINDS (TOKEN_SET(TOKEN_NORMAL) | TOKEN_SET(TOKEN_USER_DEFINED))
+
+/* So places in normalised text have 32 bits. 3: a space in front, or U+FFFD for a byte. */
+_Static_assert((uint64_t)TOKENIZER_MAX_BYTES *CHARSMAP_MAX_GROWTH + 3 < UINT32_MAX &&
+                   CHARSMAP_MAX_GROWTH >= 3,
+               "places in normalised text need more bits");
 
 enum {
     NOT_REACHED = -1,

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "common/xalloc.h"
-#include "worker/model/keyed_hash.h"
+#include "common/keyed_hash.h"
 
 static const char KEY_TOKENS[] = "tokenizer.ggml.tokens";
 static const char KEY_SCORES[] = "tokenizer.ggml.scores";

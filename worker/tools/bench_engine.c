@@ -55,7 +55,9 @@ static void feed(struct bench *b, const struct test *t, int from, int count)
     int n = 0;
     for (int s = 0; s < t->n_sequences; s++)
         for (int pos = from; pos < from + count; pos++) {
-            b->rows[n++] = (struct row){ token_at(b, s, pos), s, pos, pos == from + count - 1 };
+            b->rows[n++] = (struct row){
+                .token = token_at(b, s, pos), .slot = s, .pos = pos, .want_logits = pos == from + count - 1
+            };
             if (n == b->max_rows) {
                 engine_step(b->engine, b->rows, n);
                 n = 0;
@@ -69,7 +71,8 @@ static void decode(struct bench *b, const struct test *t, int from, int count)
 {
     for (int pos = from; pos < from + count; pos++) {
         for (int s = 0; s < t->n_sequences; s++)
-            b->rows[s] = (struct row){ token_at(b, s, pos), s, pos, true };
+            b->rows[s] =
+                (struct row){ .token = token_at(b, s, pos), .slot = s, .pos = pos, .want_logits = true };
         engine_step(b->engine, b->rows, t->n_sequences);
     }
 }

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "common/numbers.h"
 #include "common/progress.h"
 #include "common/status.h"
 #include "common/topology.h"
@@ -26,16 +27,10 @@ static const char help[] = "Usage: woolly-bench-kernels [-t T,...] [-r R] [--typ
 /* How long a sample lasts at least. Long beside a scheduler's tick, short enough to take many. */
 #define SAMPLE_S 0.03
 
-enum { MAX_LIST = 32 };
-
-struct list {
-    int n, values[MAX_LIST];
-};
-
 struct lab {
-    struct list threads, rows;
-    struct list types;    /* of enum weight_type */
-    struct list kv_types; /* of enum kv_type */
+    struct numbers threads, rows;
+    struct numbers types;    /* of enum weight_type */
+    struct numbers kv_types; /* of enum kv_type */
     int reps;
     bool only_ceilings;
     int n_cores;
@@ -142,7 +137,7 @@ struct bench_case {
 struct bench_kernel {
     const char *name, *type, *ceiling;
     int n_cases;
-    struct bench_case cases[MAX_LIST];
+    struct bench_case cases[NUMBERS_MAX];
     void *state;
     void (*set)(void *state, const struct bench_case *c);
     void (*pass)(void *state, struct pool *pool);
@@ -184,7 +179,7 @@ static void print_kernel(const struct lab *l, const struct bench_kernel *k, json
 static void measure_kernel(struct lab *l, const struct bench_kernel *k)
 {
     const struct ceiling *ceiling = find_ceiling(k->ceiling);
-    json_t *read = json_array(), *peak = json_array(), *seconds[MAX_LIST];
+    json_t *read = json_array(), *peak = json_array(), *seconds[NUMBERS_MAX];
 
     for (int i = 0; i < k->n_cases; i++)
         seconds[i] = json_array();
@@ -335,20 +330,6 @@ static int misused(const char *what, const char *value)
     return EXIT_USAGE;
 }
 
-static bool parse_numbers(const char *text, int most, struct list *list)
-{
-    char *end;
-    for (list->n = 0; list->n < MAX_LIST; text = end + 1) {
-        long value = strtol(text, &end, 10);
-        if (end == text || value < 1 || value > most || (*end && *end != ','))
-            return false;
-        list->values[list->n++] = (int)value;
-        if (!*end)
-            return true;
-    }
-    return false;
-}
-
 static const char *weight_word(int type)
 {
     return multiply_knows((enum weight_type)type) ? weight_name((enum weight_type)type) : NULL;
@@ -360,9 +341,9 @@ static const char *kv_word(int type)
 }
 
 /* Words with commas between, of n that `word_of` knows; it gives NULL for gaps. */
-static bool parse_words(const char *text, const char *(*word_of)(int), int n, struct list *list)
+static bool parse_words(const char *text, const char *(*word_of)(int), int n, struct numbers *list)
 {
-    for (list->n = 0; list->n < MAX_LIST;) {
+    for (list->n = 0; list->n < NUMBERS_MAX;) {
         size_t len = strcspn(text, ",");
         int i = 0;
         while (i < n && !(word_of(i) && strlen(word_of(i)) == len && !strncmp(word_of(i), text, len)))
@@ -377,17 +358,17 @@ static bool parse_words(const char *text, const char *(*word_of)(int), int n, st
     return false;
 }
 
-static void add_all(const char *(*word_of)(int), int n, struct list *list)
+static void add_all(const char *(*word_of)(int), int n, struct numbers *list)
 {
-    for (int i = 0; i < n && list->n < MAX_LIST; i++)
+    for (int i = 0; i < n && list->n < NUMBERS_MAX; i++)
         if (word_of(i))
             list->values[list->n++] = i;
 }
 
 /* 1, 2, 4, ... and all. */
-static void default_threads(int n_cores, struct list *list)
+static void default_threads(int n_cores, struct numbers *list)
 {
-    for (int t = 1; t < n_cores && list->n < MAX_LIST - 1; t *= 2)
+    for (int t = 1; t < n_cores && list->n < NUMBERS_MAX - 1; t *= 2)
         list->values[list->n++] = t;
     list->values[list->n++] = n_cores;
 }
@@ -400,19 +381,17 @@ static int parse(int argc, char **argv, struct lab *l)
         { "kv", required_argument, NULL, 'K' },    { "ceilings", no_argument, NULL, 'C' },
         { "help", no_argument, NULL, 'h' },        { 0 },
     };
-    struct list one;
     int option;
     opterr = 0;
     while ((option = getopt_long(argc, argv, "t:r:h", options, NULL)) != -1)
         switch (option) {
         case 't':
-            if (!parse_numbers(optarg, 1024, &l->threads))
+            if (!numbers_parse(optarg, 1, 1024, &l->threads))
                 return misused("-t wants numbers from 1 to 1024 with commas between", optarg);
             break;
         case 'r':
-            if (!parse_numbers(optarg, BENCH_MAX_REPS, &one) || one.n != 1)
+            if (!number_parse(optarg, 1, BENCH_MAX_REPS, &l->reps))
                 return misused("-r wants a number from 1 to 1000", optarg);
-            l->reps = one.values[0];
             break;
         case 'T':
             if (!parse_words(optarg, weight_word, WEIGHT_TYPES, &l->types))
@@ -423,7 +402,7 @@ static int parse(int argc, char **argv, struct lab *l)
                 return misused("--kv wants types of caches, with commas between", optarg);
             break;
         case 'R':
-            if (!parse_numbers(optarg, MULTIPLY_MAX_ROWS, &l->rows))
+            if (!numbers_parse(optarg, 1, MULTIPLY_MAX_ROWS, &l->rows))
                 return misused("--rows wants numbers from 1 to 512 with commas between", optarg);
             break;
         case 'C':

@@ -153,7 +153,9 @@ static void prefill(struct run *run, struct result *result)
         int count = prompt->n - start < (size_t)max_rows ? (int)(prompt->n - start) : max_rows;
         for (int i = 0; i < count; i++) {
             size_t pos = start + (size_t)i;
-            rows[i] = (struct row){ prompt->ids[pos], 0, (int32_t)pos, pos == prompt->n - 1 };
+            rows[i] = (struct row){ .token = prompt->ids[pos],
+                                    .pos = (int32_t)pos,
+                                    .want_logits = pos == prompt->n - 1 };
         }
         engine_step(run->engine, rows, count);
     }
@@ -183,7 +185,7 @@ static void decode(struct run *run, const struct request *q, int n_ctx, struct r
         if (result->tokens.n == (size_t)q->n_tokens || pos + 1 >= n_ctx)
             break;
         int64_t began_us = clock_us();
-        engine_step(run->engine, &(struct row){ id, 0, pos, true }, 1);
+        engine_step(run->engine, &(struct row){ .token = id, .pos = pos, .want_logits = true }, 1);
         result->decode_us += clock_us() - began_us;
     }
     text_out_flush(&out);

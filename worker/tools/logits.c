@@ -93,7 +93,9 @@ static enum status write_logits(struct run *run, const struct request *q, FILE *
         int count = n - start < (size_t)max_rows ? (int)(n - start) : max_rows, wanted = 0;
         for (int i = 0; i < count; i++) {
             size_t pos = start + (size_t)i;
-            rows[i] = (struct row){ q->tokens.ids[pos], 0, (int32_t)pos, q->all || pos == n - 1 };
+            rows[i] = (struct row){ .token = q->tokens.ids[pos],
+                                    .pos = (int32_t)pos,
+                                    .want_logits = q->all || pos == n - 1 };
             wanted += rows[i].want_logits;
         }
         engine_step(run->engine, rows, count);

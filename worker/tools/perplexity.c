@@ -67,7 +67,9 @@ static enum status score_text(struct run *run, const struct token_list *tokens, 
         int count = tokens->n - start < step ? (int)(tokens->n - start) : (int)step;
         const int32_t *ids = tokens->ids + start;
         for (int i = 0; i < count; i++)
-            rows[i] = (struct row){ i ? ids[i - 1] : tokenizer_bos(run->tokenizer), 0, i, true };
+            rows[i] = (struct row){ .token = i ? ids[i - 1] : tokenizer_bos(run->tokenizer),
+                                    .pos = i,
+                                    .want_logits = true };
         engine_step(run->engine, rows, count);
         for (int i = 0; i < count; i++)
             score->nll += negative_log_likelihood(engine_logits(run->engine, i), n_vocab, ids[i]);

@@ -66,11 +66,18 @@ static void show_step(void *context, const char *step, uint64_t done, uint64_t t
         progress_update(step, done, total);
 }
 
+static bool never(void)
+{
+    return false;
+}
+
 enum status run_open_model(struct run *r, const char *path, bool with_tokenizer, struct error *err)
 {
     int64_t began_ms = 0;
     struct model_options o = { r->pack_cache, show_step, &began_ms };
     enum status s = model_open_with(&r->model, path, &o, err);
+    if (s == OK && model_wants_cache(r->model))
+        model_write_cache(r->model, &o, never);
     if (s == OK && with_tokenizer)
         s = tokenizer_create(&r->tokenizer, model_gguf(r->model), err);
     return s;

@@ -3,8 +3,8 @@
  *
  * Eight lanes each take every eighth word of 64 bits. Every step is one to one in what the lane held before,
  * so a change of one word changes the result for certain, others but for one in 2^64. */
-#ifndef WOOLLY_MODEL_CHECKSUM_H
-#define WOOLLY_MODEL_CHECKSUM_H
+#ifndef WOOLLY_COMMON_CHECKSUM_H
+#define WOOLLY_COMMON_CHECKSUM_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -4,8 +4,8 @@
  * A text is a polynomial over the field of 2^61 - 1 elements with seven bytes to a coefficient and its length
  * in front. Two texts of n bytes agree at a random point with probability n / 2^61, whoever chose them. The
  * last lines spread the result over all 64 bits; they take nothing away, being one to one. */
-#ifndef WOOLLY_MODEL_KEYED_HASH_H
-#define WOOLLY_MODEL_KEYED_HASH_H
+#ifndef WOOLLY_COMMON_KEYED_HASH_H
+#define WOOLLY_COMMON_KEYED_HASH_H
 
 #include <bsd/stdlib.h>
 #include <stddef.h>
