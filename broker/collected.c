@@ -54,14 +54,14 @@ static void add_detail(struct collected *c, const struct token_detail *detail)
     }
 }
 
-void collected_add(struct collected *c, const struct step_item *item)
+void collected_add(struct collected *c, struct id_array ids, struct slice text, struct struct_array details)
 {
-    const struct token_detail *details = item->logprobs.items;
+    const struct token_detail *items = details.items;
 
-    buffer_append(&c->ids, item->ids.ids, item->ids.n * sizeof *item->ids.ids);
-    buffer_append(&c->text, item->text.data, item->text.len);
-    for (uint32_t i = 0; i < item->logprobs.n; i++)
-        add_detail(c, &details[i]);
+    buffer_append(&c->ids, ids.ids, ids.n * sizeof *ids.ids);
+    buffer_append(&c->text, text.data, text.len);
+    for (uint32_t i = 0; i < details.n; i++)
+        add_detail(c, &items[i]);
 }
 
 /* Never NULL, which would mean absent. */
@@ -92,13 +92,13 @@ static void restore_pointers(struct collected *c)
     }
 }
 
-void collected_fill(struct collected *c, struct msg_done *done)
+void collected_fill(struct collected *c, struct id_array *ids, struct slice *text,
+                    struct struct_array *details)
 {
     if (c->details.len)
         restore_pointers(c);
-    done->ids =
-        (struct id_array){ (const void *)start_of(&c->ids), (uint32_t)(c->ids.len / sizeof(int32_t)) };
-    done->text = (struct slice){ start_of(&c->text), c->text.len };
-    done->logprobs = (struct struct_array){ start_of(&c->details),
-                                            (uint32_t)(c->details.len / sizeof(struct token_detail)) };
+    *ids = (struct id_array){ (const void *)start_of(&c->ids), (uint32_t)(c->ids.len / sizeof(int32_t)) };
+    *text = (struct slice){ start_of(&c->text), c->text.len };
+    *details = (struct struct_array){ start_of(&c->details),
+                                      (uint32_t)(c->details.len / sizeof(struct token_detail)) };
 }

@@ -1,5 +1,5 @@
-/* The tokens of a request that does not stream, kept until it is done. Growth keeps its memory for the next
- * request that uses the same struct. Zero-initialised it is empty and valid. */
+/* Tokens kept until they can be told at once: ids, text, details. Growth keeps its memory for the next use of
+ * the same struct. Zero-initialised it is empty and valid. */
 #ifndef WOOLLY_BROKER_COLLECTED_H
 #define WOOLLY_BROKER_COLLECTED_H
 
@@ -22,9 +22,11 @@ size_t collected_size(const struct collected *c);
 /* How many msgpack objects it will be in a message: with many alternatives that bound comes first. */
 size_t collected_objects(const struct collected *c);
 
-void collected_add(struct collected *c, const struct step_item *item);
+/* details: struct token_detail. */
+void collected_add(struct collected *c, struct id_array ids, struct slice text, struct struct_array details);
 
-/* Lets ids, text and logprobs of `done` point into c, valid until c changes. Call it once, at the end. */
-void collected_fill(struct collected *c, struct msg_done *done);
+/* What was added, in c, valid until c changes. Call it once, at the end. */
+void collected_fill(struct collected *c, struct id_array *ids, struct slice *text,
+                    struct struct_array *details);
 
 #endif

@@ -30,6 +30,15 @@ const char config_help[] =
     "  --kv TYPE              numbers in the KV cache: f16, bf16, q8, q4 or f32 (default f16)\n"
     "  --pack-cache DIR       keep weights there as the products read them: the next start maps those\n"
     "                         files, each as large as its model's, instead of making them\n"
+    "  --sessions DIR         keep there what was computed of texts whose requests name a session, so\n"
+    "                         that they go on quickly after a restart\n"
+    "  --kv-memory MB         memory for the KV cache of each worker, which its requests share\n"
+    "                         (default 0: chosen by what the machine has free)\n"
+    "  --itl-target MS        what the prompts of others may add to the time between two tokens of a\n"
+    "                         running stream (default 25)\n"
+    "  --speculate MODE       guess tokens ahead and check them together: auto (when it is faster), off\n"
+    "                         or always (default auto)\n"
+    "  --draft NAME=PATH      a small model of the same vocabulary that does the guessing for model NAME\n"
     "  --queue N              requests that may wait per model; more are refused (default 256)\n"
     "  --zmq ENDPOINT         where clients connect: ipc://PATH or tcp://127.0.0.1:PORT (PORT may be *)\n"
     "                         (default: a socket in the runtime folder, where the command line finds it)\n"
@@ -57,6 +66,11 @@ enum {
     OPT_CTX,
     OPT_KV,
     OPT_PACK_CACHE,
+    OPT_SESSIONS,
+    OPT_KV_MEMORY,
+    OPT_ITL_TARGET,
+    OPT_SPECULATE,
+    OPT_DRAFT,
     OPT_QUEUE,
     OPT_ZMQ,
     OPT_GRACE,
@@ -72,10 +86,15 @@ static const struct option options[] = {
     { "slots", required_argument, NULL, OPT_SLOTS },
     { "ctx", required_argument, NULL, OPT_CTX },
     { "kv", required_argument, NULL, OPT_KV },
+    { "kv-memory", required_argument, NULL, OPT_KV_MEMORY },
+    { "itl-target", required_argument, NULL, OPT_ITL_TARGET },
+    { "speculate", required_argument, NULL, OPT_SPECULATE },
+    { "draft", required_argument, NULL, OPT_DRAFT },
     { "queue", required_argument, NULL, OPT_QUEUE },
     { "zmq", required_argument, NULL, OPT_ZMQ },
     { "grace", required_argument, NULL, OPT_GRACE },
     { "pack-cache", required_argument, NULL, OPT_PACK_CACHE },
+    { "sessions", required_argument, NULL, OPT_SESSIONS },
     { "log-level", required_argument, NULL, OPT_LOG },
     { "help", no_argument, NULL, 'h' },
     { "version", no_argument, NULL, OPT_VERSION },
@@ -147,6 +166,31 @@ static enum status add_model(struct config *c, const char *text, struct error *e
     return OK;
 }
 
+/* NAME=PATH; the model may be named later on the command line, so it is looked for at the end. */
+static enum status add_draft(struct config *c, const char *text, struct error *err)
+{
+    const char *equals = strchr(text, '=');
+    if (!equals || equals == text || !equals[1])
+        return error_set(err, E_INVALID, "--draft: \"%s\" is not NAME=PATH", text);
+    if (c->n_drafts == MAX_MODELS)
+        return error_set(err, E_LIMIT, "--draft: more than %d", MAX_MODELS);
+    c->drafts[c->n_drafts++] = text;
+    return OK;
+}
+
+static enum status give_draft(struct config *c, const char *text, struct error *err)
+{
+    size_t len = strcspn(text, "=");
+    for (int i = 0; i < c->n_models; i++) {
+        struct config_model *m = &c->models[i];
+        if (strlen(m->name) == len && !memcmp(m->name, text, len)) {
+            m->draft = text + len + 1;
+            return OK;
+        }
+    }
+    return error_set(err, E_INVALID, "--draft: there is no model \"%.*s\"", (int)len, text);
+}
+
 /* As woolly-worker knows them. */
 static const char *const kv_types[] = { "f16", "bf16", "q8", "q4", "f32" };
 
@@ -178,9 +222,23 @@ static enum status take_option(struct config *c, int option, const char *value, 
             if (!strcmp(value, kv_types[i]))
                 return OK;
         return error_set(err, E_INVALID, "--kv: \"%s\" is none of f16, bf16, q8, q4, f32", value);
+    case OPT_KV_MEMORY:
+        return take_number(&c->kv_memory_mb, "kv-memory", value, 0, 1 << 24, err);
+    case OPT_ITL_TARGET:
+        return take_number(&c->itl_target_ms, "itl-target", value, 1, 10000, err);
+    case OPT_SPECULATE:
+        c->speculate = value;
+        if (strcmp(value, "auto") && strcmp(value, "off") && strcmp(value, "always"))
+            return error_set(err, E_INVALID, "--speculate: \"%s\" is none of auto, off, always", value);
+        return OK;
+    case OPT_DRAFT:
+        return add_draft(c, value, err);
     case OPT_PACK_CACHE:
         c->pack_cache = value;
         return *value ? OK : error_set(err, E_INVALID, "--pack-cache: no folder");
+    case OPT_SESSIONS:
+        c->sessions = value;
+        return *value ? OK : error_set(err, E_INVALID, "--sessions: no folder");
     case OPT_ZMQ:
         c->zmq = value;
         return wire_check_local(value, err);
@@ -213,9 +271,14 @@ static void share_cores(struct config *c)
 
 enum status config_parse(struct config *c, int argc, char **argv, struct error *err)
 {
-    *c = (struct config){
-        .is_pinned = true, .slots = 8, .kv = "f16", .queue = 256, .grace_ms = 5000, .log_level = LOG_INFO
-    };
+    *c = (struct config){ .is_pinned = true,
+                          .slots = 8,
+                          .kv = "f16",
+                          .itl_target_ms = 25,
+                          .speculate = "auto",
+                          .queue = 256,
+                          .grace_ms = 5000,
+                          .log_level = LOG_INFO };
     enum status s;
     int option;
 
@@ -234,7 +297,20 @@ enum status config_parse(struct config *c, int argc, char **argv, struct error *
             return s;
     if (!c->n_models)
         return error_set(err, E_INVALID, "give at least one model: woolly serve PATH.gguf");
+    for (int i = 0; i < c->n_drafts; i++)
+        if ((s = give_draft(c, c->drafts[i], err)) != OK)
+            return s;
     share_cores(c);
+    return OK;
+}
+
+static enum status check_file(const char *what, const char *name, const char *path, struct error *err)
+{
+    struct stat st;
+    if (stat(path, &st) != 0 || access(path, R_OK) != 0)
+        return error_errno(err, "cannot read %s %s: %s", what, name, path);
+    if (!S_ISREG(st.st_mode))
+        return error_set(err, E_INVALID, "cannot read %s %s: %s is not a file", what, name, path);
     return OK;
 }
 
@@ -242,11 +318,11 @@ enum status config_check_files(const struct config *c, struct error *err)
 {
     for (int i = 0; i < c->n_models; i++) {
         const struct config_model *m = &c->models[i];
-        struct stat st;
-        if (stat(m->path, &st) != 0 || access(m->path, R_OK) != 0)
-            return error_errno(err, "cannot read model %s: %s", m->name, m->path);
-        if (!S_ISREG(st.st_mode))
-            return error_set(err, E_INVALID, "cannot read model %s: %s is not a file", m->name, m->path);
+        enum status s = check_file("model", m->name, m->path, err);
+        if (s == OK && m->draft)
+            s = check_file("the draft model of", m->name, m->draft, err);
+        if (s != OK)
+            return s;
     }
     return OK;
 }

@@ -7,12 +7,15 @@
 
 struct config_model {
     char name[MAX_MODEL_NAME + 1];
-    const char *path; /* points into argv */
+    const char *path;  /* this and draft point into argv */
+    const char *draft; /* path of a small model that guesses ahead; NULL: none */
 };
 
 struct config {
     struct config_model models[MAX_MODELS];
     int n_models;
+    const char *drafts[MAX_MODELS]; /* NAME=PATH, as given */
+    int n_drafts;
     uint32_t workers; /* per model */
     uint32_t threads; /* per worker */
     bool is_pinned;   /* each worker has cores of its own */
@@ -20,8 +23,12 @@ struct config {
     uint32_t slots;   /* per worker */
     const char *kv;
     const char *pack_cache; /* a folder; NULL: none */
-    uint32_t queue;         /* per model */
-    const char *zmq;        /* NULL: a socket in the runtime folder, published there */
+    const char *sessions;   /* the same */
+    uint32_t kv_memory_mb;  /* per worker; 0: the worker decides */
+    uint32_t itl_target_ms;
+    const char *speculate;
+    uint32_t queue;  /* per model */
+    const char *zmq; /* NULL: a socket in the runtime folder, published there */
     uint32_t grace_ms;
     enum log_level log_level;
     bool wants_help, wants_version;
@@ -31,7 +38,7 @@ struct config {
  */
 MUST_CHECK enum status config_parse(struct config *config, int argc, char **argv, struct error *err);
 
-/* That every model file can be read. */
+/* That every model file, and every draft's, can be read. */
 MUST_CHECK enum status config_check_files(const struct config *config, struct error *err);
 
 extern const char config_help[];

@@ -60,31 +60,33 @@ static struct timing timing_of(const struct job *job, int64_t end_us)
                         .total_ms = ms_between(job->accepted_us, end_us) };
     if (job->first_token_us)
         t.ttft_ms = ms_between(job->accepted_us, job->first_token_us);
-    if (job->decode_us && job->completion_tokens >= 2)
-        t.tok_s = 1e6 * (double)(job->completion_tokens - 1) / (double)job->decode_us;
+    if (job->decode_us)
+        t.tok_s = 1e6 * (double)answer_decoded(&job->answer) / (double)job->decode_us;
     return t;
 }
 
-void job_end_done(struct broker *b, struct job *job, struct slice finish_reason, int64_t now_ms)
+void job_end_done(struct broker *b, struct job *job, struct slice embedding, int64_t now_ms)
 {
     struct message m = { .kind = MSG_DONE,
                          .done = { .id = job->client_id,
                                    .epoch = b->epoch,
-                                   .finish_reason = finish_reason,
+                                   .embedding = embedding,
                                    .prompt_tokens = job->prompt_tokens,
                                    .completion_tokens = job->completion_tokens,
+                                   .cached_tokens = job->cached_tokens,
                                    .seed = job->seed,
                                    .timing = timing_of(job, b->turn_us) } };
-    if (!job->is_stream)
-        collected_fill(&job->answer, &m.done);
-    if (!client_send(b, job->client, &m, job->is_stream ? MUST_FIT : MAY_BE_REFUSED, now_ms)) {
+    if (job->cache_miss)
+        m.done.cache_miss = slice_of(job->cache_miss);
+    answer_fill(&job->answer, &m.done);
+    if (!client_send(b, job->client, &m, job->answer.is_kept ? MAY_BE_REFUSED : MUST_FIT, now_ms)) {
         job_end_error(b, job, SLOT_FREED, slice_of(ERROR_SLOW_READER),
                       slice_of("the answer found no room: the client does not take its messages"), now_ms);
         return;
     }
     b->counts.done++;
     job->worker->done++;
-    leave(b, job, SLOT_FREED, finish_reason, now_ms);
+    leave(b, job, SLOT_FREED, m.done.finish_reason, now_ms);
 }
 
 void job_end_cancelled(struct broker *b, struct job *job, int64_t now_ms)

@@ -11,9 +11,9 @@ struct broker;
  * the job, which is then abandoned until it answers. */
 enum job_slot { SLOT_FREED, SLOT_HELD };
 
-/* The worker finished it. If the whole answer finds no room at a client that does not read, it ends with
- * slow_reader instead. */
-void job_end_done(struct broker *b, struct job *job, struct slice finish_reason, int64_t now_ms);
+/* The worker finished it, with this embedding if one was wanted. If the whole answer finds no room at a
+ * client that does not read, it ends with slow_reader instead. */
+void job_end_done(struct broker *b, struct job *job, struct slice embedding, int64_t now_ms);
 
 void job_end_cancelled(struct broker *b, struct job *job, int64_t now_ms);
 void job_end_error(struct broker *b, struct job *job, enum job_slot slot, struct slice code,

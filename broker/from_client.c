@@ -1,6 +1,8 @@
 /* Messages from clients. Each gets an answer, except a cancel of a request that is not live: that one has its
  * ending already, and a second one would break the promise. */
+#include <assert.h>
 #include <bsd/stdlib.h>
+#include <string.h>
 
 #include "broker/broker.h"
 #include "broker/ending.h"
@@ -37,10 +39,19 @@ void broker_on_bad_client(struct broker *b, const struct peer *from, uint64_t id
     broker_settle(b, now_ms);
 }
 
+static bool is_session_name(struct slice name)
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    for (size_t i = 0; i < name.len; i++)
+        if (!memchr(allowed, name.data[i], sizeof allowed - 1))
+            return false;
+    return name.len > 0;
+}
+
 /* NULL if the request can be taken, else the code, with the reason and when to try again. */
 static const char *find_fault(const struct broker *b, const struct client *client,
-                              const struct msg_generate *g, const struct model *model, char *why, size_t size,
-                              uint64_t *retry_ms)
+                              const struct msg_generate *g, bool is_stream, const struct model *model,
+                              char *why, size_t size, uint64_t *retry_ms)
 {
     const struct generate *r = &g->request;
     *retry_ms = 0;
@@ -58,6 +69,22 @@ static const char *find_fault(const struct broker *b, const struct client *clien
     }
     if ((r->prompt.data != NULL) == (r->tokens.n > 0)) {
         snprintf(why, size, "request: give either prompt or tokens");
+        return ERROR_BAD_REQUEST;
+    }
+    if (r->best_of && r->best_of < r->n) {
+        snprintf(why, size, "best_of: %u candidates are fewer than n, %u", r->best_of, r->n);
+        return ERROR_BAD_REQUEST;
+    }
+    if (r->best_of && is_stream) {
+        snprintf(why, size, "best_of: which candidates are best is known at the end, so it cannot stream");
+        return ERROR_BAD_REQUEST;
+    }
+    if (r->pooling.data && !slice_is(r->pooling, "mean") && !slice_is(r->pooling, "last")) {
+        snprintf(why, size, "pooling: neither mean nor last");
+        return ERROR_BAD_REQUEST;
+    }
+    if (r->session.data && !is_session_name(r->session)) {
+        snprintf(why, size, "session: a name is 1 to %d letters, digits, '_' or '-'", MAX_SESSION_NAME);
         return ERROR_BAD_REQUEST;
     }
     *retry_ms = model_retry_ms(model);
@@ -103,13 +130,13 @@ static uint32_t place_in_queue(const struct model *model)
 }
 
 static void accept_job(struct broker *b, struct client *client, struct model *model,
-                       const struct msg_generate *g, int64_t now_ms)
+                       const struct msg_generate *g, bool is_stream, int64_t now_ms)
 {
     struct job *job = job_create(&b->jobs);
     job->client = client;
     job->client_id = g->id;
     job->model = model;
-    job->is_stream = g->request.stream && !client->peer.is_req;
+    answer_begin(&job->answer, &g->request, !is_stream);
     job->seed = g->request.has_seed ? g->request.seed : draw_seed();
     job->accepted_us = b->turn_us;
     if (g->request.deadline_ms) {
@@ -140,16 +167,36 @@ static void on_generate(struct broker *b, const struct peer *from, const struct 
 {
     struct client *client = client_find(b, from);
     struct model *model = model_find(b, g->request.model);
+    bool is_stream = g->request.stream && !from->is_req;
     char why[MAX_MODEL_NAME + 100];
     uint64_t retry_ms;
-    const char *code = find_fault(b, client, g, model, why, sizeof why, &retry_ms);
+    const char *code = find_fault(b, client, g, is_stream, model, why, sizeof why, &retry_ms);
     if (code) {
         refuse(b, from, g->id, code, why, retry_ms, now_ms);
         return;
     }
     if (!client)
         client = client_add(b, from, now_ms);
-    accept_job(b, client, model, g, now_ms);
+    accept_job(b, client, model, g, is_stream, now_ms);
+}
+
+/* The worker makes one as if it were to answer, but stops before the first token. */
+static void on_embed(struct broker *b, const struct peer *from, const struct msg_generate *embed,
+                     int64_t now_ms)
+{
+    const struct generate *r = &embed->request;
+    struct msg_generate g = { .id = embed->id,
+                              .epoch = embed->epoch,
+                              .request = { .model = r->model,
+                                           .prompt = r->prompt,
+                                           .tokens = r->tokens,
+                                           .n = 1,
+                                           .top_p = 1,
+                                           .cache_salt = r->cache_salt,
+                                           .pooling = r->pooling.data ? r->pooling : slice_of("mean"),
+                                           .normalize = r->normalize,
+                                           .deadline_ms = r->deadline_ms } };
+    on_generate(b, from, &g, now_ms);
 }
 
 static void on_cancel(struct broker *b, const struct peer *from, const struct msg_request *r, int64_t now_ms)
@@ -171,19 +218,20 @@ static void on_cancel(struct broker *b, const struct peer *from, const struct ms
     }
 }
 
-static bool has_wrong_epoch(const struct broker *b, const struct message *m)
-{
-    uint64_t epoch = m->kind == MSG_GENERATE ? m->generate.epoch : m->request.epoch;
-    return epoch && epoch != b->epoch;
-}
+/* Every message of a client begins with id and epoch. */
+static_assert(offsetof(struct msg_generate, id) == offsetof(struct msg_request, id) &&
+                  offsetof(struct msg_generate, epoch) == offsetof(struct msg_request, epoch),
+              "id and epoch are read as those of msg_request");
 
 void broker_on_client(struct broker *b, const struct peer *from, const struct message *m, int64_t now_ms)
 {
-    uint64_t id = m->kind == MSG_GENERATE ? m->generate.id : m->request.id;
-    if (has_wrong_epoch(b, m))
+    uint64_t id = m->request.id;
+    if (m->request.epoch && m->request.epoch != b->epoch)
         refuse(b, from, id, ERROR_WRONG_EPOCH, "epoch: the server was started again since", 0, now_ms);
     else if (m->kind == MSG_GENERATE)
         on_generate(b, from, &m->generate, now_ms);
+    else if (m->kind == MSG_EMBED)
+        on_embed(b, from, &m->generate, now_ms);
     else if (m->kind == MSG_CANCEL)
         on_cancel(b, from, &m->request, now_ms);
     else if (m->kind == MSG_PING)

@@ -5,8 +5,8 @@
  * broker (its epoch says so), changes nothing and gets no answer: after PEER_TIMEOUT_MS of that silence it
  * registers anew. A worker that registers has no jobs.
  *
- * Credit: a worker has as many slots as it registered. submit takes one; an item with finish_reason or
- * error_code for a job on its list gives it back, whatever became of the client in between; so does the
+ * Credit: a worker has as many slots as it registered. submit takes one; the item that ends a job on its list
+ * (answer_add says which) gives it back, whatever became of the client in between; so does the
  * worker's end. Items for jobs that are not on its list (it was lost and came back meanwhile) are late: they
  * are ignored, and since the slots in use are the jobs on the list, they give nothing back that was not
  * taken. */
@@ -14,33 +14,48 @@
 #include "broker/ending.h"
 #include "common/log.h"
 
-/* False if the client takes no more. */
-static bool deliver(struct broker *b, struct job *job, const struct step_item *item, uint64_t seq,
+/* is_end: of this choice, of several. False if the client takes no more. */
+static bool deliver(struct broker *b, struct job *job, const struct step_item *item, bool is_end,
                     int64_t now_ms)
 {
-    if (!item->ids.n && !item->text.len)
+    const struct candidate *c = &job->answer.candidates[item->choice];
+    bool has_news = item->ids.n || item->text.len || item->prompt_logprobs.n || is_end;
+    if (job->answer.is_kept || !has_news)
         return true;
-    if (!job->is_stream) {
-        collected_add(&job->answer, item);
-        return true;
-    }
     struct message m = { .kind = MSG_TOKENS,
                          .tokens = { .id = job->client_id,
                                      .epoch = b->epoch,
-                                     .seq = seq,
+                                     .choice = item->choice,
+                                     .seq = c->n_tokens - item->ids.n,
                                      .ids = item->ids,
                                      .text = item->text,
-                                     .logprobs = item->logprobs } };
+                                     .logprobs = item->logprobs,
+                                     .prompt_logprobs = item->prompt_logprobs } };
+    if (is_end)
+        m.tokens.finish_reason = slice_of(c->finish_reason);
     return client_send(b, job->client, &m, MAY_BE_REFUSED, now_ms);
+}
+
+/* The worker's word as a text that stays. */
+static const char *cache_miss_of(struct slice why)
+{
+    static const char *const known[] = { "new", "evicted", "short", "not_used" };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (slice_is(why, known[i]))
+            return known[i];
+    return NULL;
 }
 
 static void note_tokens(struct broker *b, struct worker *w, struct job *job, const struct step_item *item)
 {
     if (item->prompt_tokens && !job->prompt_tokens) {
         job->prompt_tokens = item->prompt_tokens;
+        job->cached_tokens = item->cached_tokens;
+        job->cache_miss = cache_miss_of(item->cache_miss);
         w->prompt_tokens += item->prompt_tokens;
     }
-    job->decode_us = item->decode_us;
+    if (item->decode_us > job->decode_us)
+        job->decode_us = item->decode_us;
     if (!item->ids.n)
         return;
     if (!job->first_token_us)
@@ -56,7 +71,7 @@ static void end_by_worker(struct broker *b, struct job *job, const struct step_i
         job_end_error(b, job, SLOT_FREED, item->error_code,
                       item->error_message.data ? item->error_message : slice_of("the worker failed"), now_ms);
     else if (!slice_is(item->finish_reason, "cancelled"))
-        job_end_done(b, job, item->finish_reason, now_ms);
+        job_end_done(b, job, item->embedding, now_ms);
     else if (job->state == JOB_CANCELLING)
         job_end_cancelled(b, job, now_ms);
     else
@@ -64,37 +79,49 @@ static void end_by_worker(struct broker *b, struct job *job, const struct step_i
                       slice_of("the worker stops before this request is done"), now_ms);
 }
 
+static const char answer_too_large[] = "the answer is larger than one message may be: ask for a stream";
+static const char reader_too_slow[] = "the client does not take its tokens as fast as they come";
+
+static void tell_client(struct broker *b, struct job *job, const struct step_item *item, bool is_end,
+                        bool is_last, int64_t now_ms)
+{
+    enum job_slot slot = is_last ? SLOT_FREED : SLOT_HELD;
+    if (!deliver(b, job, item, is_end, now_ms))
+        job_end_error(b, job, slot, slice_of(ERROR_SLOW_READER), slice_of(reader_too_slow), now_ms);
+    else if (answer_size(&job->answer) > MAX_ANSWER_BYTES ||
+             answer_objects(&job->answer) > MAX_MESSAGE_OBJECTS)
+        job_end_error(b, job, slot, slice_of(ERROR_BAD_REQUEST), slice_of(answer_too_large), now_ms);
+    else if (is_last)
+        end_by_worker(b, job, item, now_ms);
+}
+
 static void on_item(struct broker *b, struct worker *w, const struct step_item *item, int64_t now_ms)
 {
     struct job *job = job_find(&b->jobs, item->job);
-    bool is_last = item->finish_reason.data || item->error_code.data;
     if (!job || job->worker != w)
         return;
-    if (!job_is_live(job)) {
-        if (is_last) {
-            model_note_end(job->model, now_ms);
-            job_move(&b->jobs, job, JOB_FREE);
-        }
+    const char *fault = answer_find_fault(&job->answer, item);
+    if (fault) {
+        worker_mark_lost(b, w, fault);
         return;
     }
-
-    uint64_t seq = job->completion_tokens;
-    note_tokens(b, w, job, item);
-    if (!deliver(b, job, item, seq, now_ms))
-        job_end_error(b, job, is_last ? SLOT_FREED : SLOT_HELD, slice_of(ERROR_SLOW_READER),
-                      slice_of("the client does not take its tokens as fast as they come"), now_ms);
-    else if (collected_size(&job->answer) > MAX_ANSWER_BYTES ||
-             collected_objects(&job->answer) > MAX_MESSAGE_OBJECTS)
-        job_end_error(b, job, is_last ? SLOT_FREED : SLOT_HELD, slice_of(ERROR_BAD_REQUEST),
-                      slice_of("the answer is larger than one message may be: ask for a stream"), now_ms);
-    else if (is_last)
-        end_by_worker(b, job, item, now_ms);
+    const struct candidate *c = &job->answer.candidates[item->choice];
+    bool had_ended = c->finish_reason != NULL;
+    bool is_last = answer_add(&job->answer, item);
+    if (job_is_live(job)) {
+        bool is_end = job->answer.n_choices > 1 && c->finish_reason && !had_ended;
+        note_tokens(b, w, job, item);
+        tell_client(b, job, item, is_end, is_last, now_ms);
+    } else if (is_last) {
+        model_note_end(job->model, now_ms);
+        job_move(&b->jobs, job, JOB_FREE);
+    }
 }
 
 static void on_step(struct broker *b, struct worker *w, const struct msg_step *step, int64_t now_ms)
 {
     const struct step_item *items = step->items.items;
-    for (uint32_t i = 0; i < step->items.n; i++)
+    for (uint32_t i = 0; i < step->items.n && !w->lost_why; i++)
         on_item(b, w, &items[i], now_ms);
 }
 
@@ -110,7 +137,16 @@ static void on_register(struct broker *b, const struct peer *from, const struct 
 
 static uint64_t epoch_of(const struct message *m)
 {
-    return m->kind == MSG_STEP ? m->step.epoch : m->kind == MSG_WORKER_BEAT ? m->beat.epoch : m->epoch.epoch;
+    switch (m->kind) {
+    case MSG_STEP:
+        return m->step.epoch;
+    case MSG_ADVANCED:
+        return m->advanced.epoch;
+    case MSG_WORKER_BEAT:
+        return m->beat.epoch;
+    default:
+        return m->epoch.epoch;
+    }
 }
 
 static void on_known(struct broker *b, struct worker *w, const struct message *m, int64_t now_ms)

@@ -16,7 +16,7 @@ enum { KEEP_BYTES = 64 << 10 };
 static void free_job(struct job *job)
 {
     buffer_fini(&job->submit);
-    collected_fini(&job->answer);
+    answer_fini(&job->answer);
     free(job);
 }
 
@@ -98,13 +98,6 @@ static void clear_submit(struct job *job)
     buffer_clear(&job->submit);
 }
 
-static void clear_answer(struct job *job)
-{
-    if (collected_size(&job->answer) > KEEP_BYTES)
-        collected_fini(&job->answer);
-    collected_clear(&job->answer);
-}
-
 void job_move(struct jobs *all, struct job *job, enum job_state next)
 {
     bool was_live = job_is_live(job), is_live = is_live_state(next);
@@ -134,9 +127,11 @@ void job_move(struct jobs *all, struct job *job, enum job_state next)
         job->client = NULL;
         all->n_live--;
     }
+    if (next == JOB_ABANDONED)
+        job->answer.is_kept = false; /* nobody wants it: what still comes is only counted */
     if (next == JOB_FREE) {
         table_remove(&all->by_number, &job->by_number);
-        clear_answer(job);
+        answer_clear(&job->answer);
     }
     job->state = next;
 }

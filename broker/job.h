@@ -1,5 +1,5 @@
-/* A job is one accepted generate request. It is in exactly one state, the state says which list it is on, and
- * job_move is the only function that changes either.
+/* A job is one accepted request, generate or embed. It is in exactly one state, the state says which list it
+ * is on, and job_move is the only function that changes either.
  *
  *     FREE -> QUEUED -> RUNNING -> CANCELLING --.
  *              |          | `-----------.       |
@@ -12,7 +12,7 @@
 #ifndef WOOLLY_BROKER_JOB_H
 #define WOOLLY_BROKER_JOB_H
 
-#include "broker/collected.h"
+#include "broker/answer.h"
 #include "broker/table.h"
 #include "common/list.h"
 
@@ -41,13 +41,13 @@ struct job {
     struct model *model;
     struct worker *worker; /* NULL while queued */
 
-    bool is_stream;
     uint64_t seed;
     struct buffer submit; /* the message for the worker, as it will be sent; empty once it was */
-    struct collected answer;
-    uint64_t prompt_tokens, completion_tokens;
+    struct answer answer;
+    uint64_t prompt_tokens, completion_tokens, cached_tokens;
+    const char *cache_miss; /* static; NULL for none */
 
-    uint64_t decode_us; /* as the worker measured it */
+    uint64_t decode_us; /* as the worker measured it, of the choice that took longest */
 
     int64_t accepted_us, dispatched_us, first_token_us; /* 0: has not happened */
     int64_t deadline_ms;                                /* or DEADLINE_NONE */

@@ -65,6 +65,11 @@ static void add_worker_row(struct broker *b, const struct worker *w, int64_t now
         .prompt_tokens = w->prompt_tokens,
         .tok_s = w->tok_s,
         .beat_age_ms = (double)(now_ms - w->heard_ms),
+        .kv_pages = w->kv_pages,
+        .kv_used = w->kv_used,
+        .kv_cached = w->kv_cached,
+        .preempted = w->preempted,
+        .cached_tokens = w->cached_tokens,
     };
 }
 

@@ -1,5 +1,6 @@
 #include "broker/supervisor.h"
 
+#include <assert.h>
 #include <bsd/string.h>
 #include <err.h>
 #include <errno.h>
@@ -18,6 +19,7 @@
 #include "common/process.h"
 #include "common/signals.h"
 #include "common/topology.h"
+#include "common/xalloc.h"
 
 enum {
     BROKER_STOP_MS = 3000, /* beyond the grace: last messages, closing sockets */
@@ -67,24 +69,46 @@ static bool confine_host(const struct config *c, int which)
     return is_enough && sched_setaffinity(0, sizeof all, &all) == 0;
 }
 
+struct arguments {
+    char *list[40];
+    int n;
+};
+
+/* Takes over `value`. */
+static void add_option(struct arguments *a, const char *option, char *value)
+{
+    assert(a->n + 3 <= (int)(sizeof a->list / sizeof *a->list));
+    a->list[a->n++] = xstrdup(option);
+    a->list[a->n++] = value;
+}
+
 static void run_host(void *context, int which)
 {
     const struct supervisor *s = context;
     const struct config *c = s->config;
-    char program[sizeof s->folder + 16], model[MAX_MODEL_NAME + 4098];
-    char workers[12], threads[12], n_ctx[12], slots[12];
-    const char *pin = confine_host(c, which) ? "on" : "off";
+    const struct config_model *m = &c->models[which];
+    struct arguments a = { .list = { xstrdup("woolly-worker") }, .n = 1 };
 
-    snprintf(program, sizeof program, "%s/woolly-worker", s->folder);
-    snprintf(model, sizeof model, "%s=%s", c->models[which].name, c->models[which].path);
-    snprintf(workers, sizeof workers, "%u", c->workers);
-    snprintf(threads, sizeof threads, "%u", c->threads);
-    snprintf(n_ctx, sizeof n_ctx, "%u", c->n_ctx);
-    snprintf(slots, sizeof slots, "%u", c->slots);
-    execl(program, "woolly-worker", "--model", model, "--broker", s->runtime.workers, "--workers", workers,
-          "--threads", threads, "--pin", pin, "--ctx", n_ctx, "--slots", slots, "--kv", c->kv, "--log-level",
-          log_level_name(c->log_level), c->pack_cache ? "--pack-cache" : (char *)NULL, c->pack_cache,
-          (char *)NULL);
+    add_option(&a, "--model", xasprintf("%s=%s", m->name, m->path));
+    add_option(&a, "--broker", xstrdup(s->runtime.workers));
+    add_option(&a, "--workers", xasprintf("%u", c->workers));
+    add_option(&a, "--threads", xasprintf("%u", c->threads));
+    add_option(&a, "--pin", xstrdup(confine_host(c, which) ? "on" : "off"));
+    add_option(&a, "--ctx", xasprintf("%u", c->n_ctx));
+    add_option(&a, "--slots", xasprintf("%u", c->slots));
+    add_option(&a, "--kv", xstrdup(c->kv));
+    add_option(&a, "--kv-memory", xasprintf("%u", c->kv_memory_mb));
+    add_option(&a, "--itl-target", xasprintf("%u", c->itl_target_ms));
+    add_option(&a, "--speculate", xstrdup(c->speculate));
+    add_option(&a, "--log-level", xstrdup(log_level_name(c->log_level)));
+    if (c->pack_cache)
+        add_option(&a, "--pack-cache", xstrdup(c->pack_cache));
+    if (c->sessions)
+        add_option(&a, "--sessions", xstrdup(c->sessions));
+    if (m->draft)
+        add_option(&a, "--draft", xstrdup(m->draft));
+    char *program = xasprintf("%s/woolly-worker", s->folder);
+    execv(program, a.list);
     warn("cannot run %s", program);
     _exit(EXIT_FAILURE);
 }

@@ -41,6 +41,7 @@ struct worker *worker_add(struct broker *b, const struct peer *peer, const struc
     w->pid = (pid_t)facts->pid;
     w->watch_fd = b->port.watch(b->port.context, w->pid);
     w->slots = facts->slots;
+    w->kv_pages = facts->kv_pages;
     w->heard_ms = w->told_ms = w->beat_ms = w->stepped_ms = now_ms;
     list_append(&b->workers, &w->of_broker);
     list_append(&model->workers, &w->of_model);
@@ -157,6 +158,10 @@ void worker_take_beat(struct broker *b, struct worker *w, const struct msg_worke
     if (beat->steps != w->beat_steps || beat->running == 0)
         w->stepped_ms = now_ms;
     w->beat_steps = beat->steps;
+    w->kv_used = beat->kv_used;
+    w->kv_cached = beat->kv_cached;
+    w->preempted = beat->preempted;
+    w->cached_tokens = beat->cached_tokens;
     if (now_ms - w->stepped_ms > WORKER_STALL_MS)
         worker_mark_lost(b, w, "it makes no progress");
     else if (beat->running == 0 && has_forgotten_jobs(w, now_ms))

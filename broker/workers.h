@@ -34,6 +34,8 @@ struct worker {
     int64_t beat_ms, stepped_ms; /* last beat; last rise of steps, or last idle beat */
     uint64_t beat_steps, beat_tokens;
     uint64_t done, tokens, prompt_tokens;
+    uint64_t kv_pages; /* this and the next line as it said itself, see struct worker_row */
+    uint64_t kv_used, kv_cached, preempted, cached_tokens;
     double tok_s;
 };
 

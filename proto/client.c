@@ -51,7 +51,7 @@ struct live {
     uint64_t id;
     void *user;
     uint64_t generation;
-    uint64_t next_seq; /* index of the token that must come next */
+    uint64_t next_seq[MAX_CHOICES]; /* index of the token that must come next */
     bool is_accepted;
 };
 
@@ -242,7 +242,7 @@ static bool make_error(struct woolly *w, struct live *l, struct woolly_event *e,
 {
     *e = (struct woolly_event){ .kind = WOOLLY_ERROR, .request = l->id, .user = l->user, .code = code };
     e->message = terminated(w, slice_of(message));
-    e->text = e->finish_reason = "";
+    e->text = e->finish_reason = e->cache_miss = "";
     live_remove(w, l);
     return true;
 }
@@ -261,12 +261,18 @@ static bool break_off(struct woolly *w, struct live *l, struct woolly_event *e, 
 
 static bool take_tokens(struct woolly *w, const struct msg_tokens *m, struct live *l, struct woolly_event *e)
 {
-    if (m->seq != l->next_seq)
+    if (m->choice >= MAX_CHOICES)
+        return break_off(w, l, e, "there is a choice that nobody asked for");
+    if (m->seq != l->next_seq[m->choice])
         return break_off(w, l, e, "there is a gap between tokens");
     if (m->logprobs.n && m->logprobs.n != m->ids.n)
         return break_off(w, l, e, "not every token has its probabilities");
-    l->next_seq += m->ids.n;
+    l->next_seq[m->choice] += m->ids.n;
     e->kind = WOOLLY_TOKENS;
+    e->choice = m->choice;
+    e->finish_reason = terminated(w, m->finish_reason);
+    e->prompt_logprobs = m->prompt_logprobs.items;
+    e->n_prompt_logprobs = m->prompt_logprobs.n;
     e->text = terminated(w, m->text);
     e->text_len = m->text.len;
     e->ids = m->ids.ids;
@@ -274,6 +280,51 @@ static bool take_tokens(struct woolly *w, const struct msg_tokens *m, struct liv
     e->logprobs = m->logprobs.items;
     e->n_logprobs = m->logprobs.n;
     return true;
+}
+
+static void *rows_reserve(struct woolly *w, size_t n, size_t size)
+{
+    return w->rows = xrealloc(w->rows, (n ? n : 1) * size);
+}
+
+static void take_choices(struct woolly *w, struct struct_array choices, struct woolly_event *e)
+{
+    const struct choice_row *in = choices.items;
+    if (!choices.n)
+        return;
+    struct woolly_choice *rows = rows_reserve(w, choices.n, sizeof *rows);
+    for (uint32_t i = 0; i < choices.n; i++) {
+        rows[i] = (struct woolly_choice){
+            .index = in[i].index,
+            .finish_reason = terminated(w, in[i].finish_reason),
+            .completion_tokens = in[i].completion_tokens,
+            .logprob_sum = in[i].logprob_sum,
+            .text = terminated(w, in[i].text),
+            .text_len = in[i].text.len,
+            .ids = in[i].ids.ids,
+            .n_ids = in[i].ids.n,
+            .logprobs = in[i].logprobs.items,
+            .n_logprobs = in[i].logprobs.n,
+        };
+    }
+    e->choices = rows;
+    e->n_choices = choices.n;
+}
+
+/* Little-endian and anywhere in the message, so it is copied. */
+static void take_embedding(struct woolly *w, struct slice bytes, struct woolly_event *e)
+{
+    uint32_t n = (uint32_t)(bytes.len / 4);
+    const unsigned char *at = (const unsigned char *)bytes.data;
+    if (!n)
+        return;
+    float *values = rows_reserve(w, n, sizeof *values);
+    for (uint32_t i = 0; i < n; i++, at += 4) {
+        uint32_t bits = at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+        memcpy(&values[i], &bits, sizeof bits);
+    }
+    e->embedding = values;
+    e->n_embedding = n;
 }
 
 static bool take_done(struct woolly *w, const struct msg_done *m, struct live *l, struct woolly_event *e)
@@ -289,6 +340,14 @@ static bool take_done(struct woolly *w, const struct msg_done *m, struct live *l
     e->prompt_tokens = m->prompt_tokens;
     e->completion_tokens = m->completion_tokens;
     e->finish_reason = terminated(w, m->finish_reason);
+    e->prompt_logprobs = m->prompt_logprobs.items;
+    e->n_prompt_logprobs = m->prompt_logprobs.n;
+    e->cached_tokens = m->cached_tokens;
+    e->cache_miss = terminated(w, m->cache_miss);
+    if (m->embedding.data) /* these two share one piece of memory, and never come together */
+        take_embedding(w, m->embedding, e);
+    else
+        take_choices(w, m->choices, e);
     e->timing =
         (struct woolly_timing){ m->timing.queue_ms, m->timing.ttft_ms, m->timing.total_ms, m->timing.tok_s };
     live_remove(w, l);
@@ -299,7 +358,7 @@ static bool take_done(struct woolly *w, const struct msg_done *m, struct live *l
 static bool take_message(struct woolly *w, const struct message *m, struct live *l, struct woolly_event *e)
 {
     *e = (struct woolly_event){ .request = l->id, .user = l->user };
-    e->text = e->finish_reason = e->code = e->message = "";
+    e->text = e->finish_reason = e->cache_miss = e->code = e->message = "";
     switch (m->kind) {
     case MSG_ACCEPTED:
         if (l->is_accepted)
@@ -525,11 +584,6 @@ static enum woolly_status ask(struct woolly *w, enum message_kind question, enum
     return result;
 }
 
-static void *rows_reserve(struct woolly *w, size_t n, size_t size)
-{
-    return w->rows = xrealloc(w->rows, (n ? n : 1) * size);
-}
-
 enum woolly_status woolly_get_models(struct woolly *w, int timeout_ms, struct woolly_models *out,
                                      struct woolly_error *err)
 {
@@ -584,6 +638,11 @@ enum woolly_status woolly_get_stats(struct woolly *w, int timeout_ms, struct woo
             .prompt_tokens = in[i].prompt_tokens,
             .tok_s = in[i].tok_s,
             .beat_age_ms = in[i].beat_age_ms,
+            .kv_pages = in[i].kv_pages,
+            .kv_used = in[i].kv_used,
+            .kv_cached = in[i].kv_cached,
+            .preempted = in[i].preempted,
+            .cached_tokens = in[i].cached_tokens,
         };
     }
     *out = (struct woolly_stats){
@@ -626,22 +685,42 @@ enum woolly_status woolly_get_health(struct woolly *w, int timeout_ms, struct wo
 
 void woolly_request_init(struct woolly_request *r, const char *model, const char *prompt)
 {
-    *r = (struct woolly_request){ .model = model, .prompt = prompt, .max_tokens = 128, .top_p = 1 };
+    *r = (struct woolly_request){ .model = model, .prompt = prompt, .top_p = 1, .n = 1 };
+}
+
+void woolly_embed_request_init(struct woolly_embed_request *r, const char *model, const char *prompt)
+{
+    *r = (struct woolly_embed_request){
+        .model = model, .prompt = prompt, .pooling = "mean", .normalize = true
+    };
+}
+
+/* What every request has. */
+static enum woolly_status check_prompt(const struct generate *g, struct woolly_error *err)
+{
+    if (!g->model.len || g->model.len > MAX_MODEL_NAME)
+        return fail(err, WOOLLY_INVALID, "model: a name of 1 to %d bytes is needed", MAX_MODEL_NAME);
+    if (!g->prompt.data == !g->tokens.n)
+        return fail(err, WOOLLY_INVALID, "prompt: either text or tokens are needed");
+    if (g->tokens.n > MAX_PROMPT_TOKENS)
+        return fail(err, WOOLLY_INVALID, "tokens: more than %d", MAX_PROMPT_TOKENS);
+    if (g->prompt.len > MAX_PROMPT_BYTES)
+        return fail(err, WOOLLY_INVALID, "prompt: longer than %d bytes", MAX_PROMPT_BYTES);
+    if (!utf8_is_valid(g->model.data, g->model.len) ||
+        (g->prompt.data && !utf8_is_valid(g->prompt.data, g->prompt.len)))
+        return fail(err, WOOLLY_INVALID, "model and prompt must be valid UTF-8");
+    if (g->cache_salt.data &&
+        (g->cache_salt.len > MAX_SALT_BYTES || !utf8_is_valid(g->cache_salt.data, g->cache_salt.len)))
+        return fail(err, WOOLLY_INVALID, "cache_salt: at most %d bytes of UTF-8", MAX_SALT_BYTES);
+    return WOOLLY_OK;
 }
 
 static enum woolly_status check_request(const struct woolly_request *r, struct woolly_error *err)
 {
-    if (!r->model || !*r->model || strlen(r->model) > MAX_MODEL_NAME)
-        return fail(err, WOOLLY_INVALID, "model: a name of 1 to %d bytes is needed", MAX_MODEL_NAME);
-    if (!r->prompt == !r->n_tokens)
-        return fail(err, WOOLLY_INVALID, "prompt: either text or tokens are needed");
-    if (r->n_tokens > MAX_PROMPT_TOKENS)
-        return fail(err, WOOLLY_INVALID, "tokens: more than %d", MAX_PROMPT_TOKENS);
-    if (r->prompt && strlen(r->prompt) > MAX_PROMPT_BYTES)
-        return fail(err, WOOLLY_INVALID, "prompt: longer than %d bytes", MAX_PROMPT_BYTES);
-    if (!utf8_is_valid(r->model, strlen(r->model)) ||
-        (r->prompt && !utf8_is_valid(r->prompt, strlen(r->prompt))))
-        return fail(err, WOOLLY_INVALID, "model and prompt must be valid UTF-8");
+    if (r->n > MAX_CHOICES || r->best_of > MAX_CHOICES)
+        return fail(err, WOOLLY_INVALID, "n and best_of: at most %d", MAX_CHOICES);
+    if (r->best_of && !r->whole)
+        return fail(err, WOOLLY_INVALID, "best_of: which answers are best is known at the end: set whole");
     if (r->n_stop > MAX_STOPS)
         return fail(err, WOOLLY_INVALID, "stop: more than %d texts", MAX_STOPS);
     for (size_t i = 0; i < r->n_stop; i++) {
@@ -653,25 +732,77 @@ static enum woolly_status check_request(const struct woolly_request *r, struct w
     return WOOLLY_OK;
 }
 
+static struct slice slice_or_none(const char *text)
+{
+    return text ? slice_of(text) : (struct slice){ 0 };
+}
+
+static struct id_array id_array_of(const int32_t *ids, size_t n)
+{
+    return (struct id_array){ ids, n < UINT32_MAX ? (uint32_t)n : UINT32_MAX };
+}
+
+/* After a break the line may be up again, with another server: a request sent now must not count as lost with
+ * those from before. */
+static enum woolly_status pass_break(struct woolly *w, struct woolly_error *err)
+{
+    struct wire_message late;
+    if (!channel_is_broken(&w->channel))
+        return WOOLLY_OK;
+    while (channel_receive(&w->channel, &late) == OK) {
+        w->current = late;
+        w->has_current = true;
+        enum woolly_status s = keep_current(w, err);
+        if (s != WOOLLY_OK)
+            return s;
+    }
+    lose_line(w);
+    return WOOLLY_OK;
+}
+
+/* Sends a generate or embed message, which gets its id here, and makes it live. */
+static enum woolly_status begin_request(struct woolly *w, struct message *m, void *user, uint64_t *id,
+                                        struct woolly_error *err)
+{
+    enum woolly_status s = check_prompt(&m->generate.request, err);
+    if (s != WOOLLY_OK)
+        return s;
+    if (w->n_live >= MAX_LIVE)
+        return fail(err, WOOLLY_OVERLOADED, "%d requests are live on this connection", MAX_LIVE);
+    release(w);
+    if ((s = pass_break(w, err)) != WOOLLY_OK)
+        return s;
+    if (!w->n_live)
+        w->heard_ms = w->looked_ms = clock_ms();
+    m->generate.id = w->last_id + 1;
+    m->generate.epoch = w->epoch;
+    if ((s = explain_send(send_message(w, m), err)) == WOOLLY_OK) {
+        *id = ++w->last_id;
+        live_add(w, *id, user);
+    }
+    settle(w);
+    return s;
+}
+
 enum woolly_status woolly_submit(struct woolly *w, const struct woolly_request *r, uint64_t *id,
                                  struct woolly_error *err)
 {
     enum woolly_status s = check_request(r, err);
     if (s != WOOLLY_OK)
         return s;
-    if (w->n_live >= MAX_LIVE)
-        return fail(err, WOOLLY_OVERLOADED, "%d requests are live on this connection", MAX_LIVE);
-    release(w);
 
     struct slice stop[MAX_STOPS];
     for (size_t i = 0; i < r->n_stop; i++)
         stop[i] = slice_of(r->stop[i]);
     struct message m = { .kind = MSG_GENERATE };
     m.generate.request = (struct generate){
-        .model = slice_of(r->model),
-        .prompt = r->prompt ? slice_of(r->prompt) : (struct slice){ 0 },
-        .tokens = { r->tokens, (uint32_t)r->n_tokens },
+        .model = slice_or_none(r->model),
+        .prompt = slice_or_none(r->prompt),
+        .tokens = id_array_of(r->tokens, r->n_tokens),
         .max_tokens = r->max_tokens,
+        .has_max_tokens = r->max_tokens > 0,
+        .n = r->n ? r->n : 1,
+        .best_of = r->best_of,
         .temperature = r->temperature,
         .top_k = r->top_k,
         .top_p = r->top_p,
@@ -681,32 +812,32 @@ enum woolly_status woolly_submit(struct woolly *w, const struct woolly_request *
         .stop = { stop, (uint32_t)r->n_stop },
         .logprobs = r->logprobs,
         .has_logprobs = r->has_logprobs,
+        .prompt_logprobs = r->prompt_logprobs,
+        .has_prompt_logprobs = r->has_prompt_logprobs,
+        .cache_salt = slice_or_none(r->cache_salt),
         .ignore_end = r->ignore_end,
         .stream = !r->whole,
         .deadline_ms = r->deadline_ms,
     };
-    /* After a break the line may be up again, with another server: this request must not count as lost
-     * with those from before. */
-    if (channel_is_broken(&w->channel)) {
-        struct wire_message late;
-        while (channel_receive(&w->channel, &late) == OK) {
-            w->current = late;
-            w->has_current = true;
-            if ((s = keep_current(w, err)) != WOOLLY_OK)
-                return s;
-        }
-        lose_line(w);
-    }
-    if (!w->n_live)
-        w->heard_ms = w->looked_ms = clock_ms();
-    m.generate.id = w->last_id + 1;
-    m.generate.epoch = w->epoch;
-    if ((s = explain_send(send_message(w, &m), err)) == WOOLLY_OK) {
-        *id = ++w->last_id;
-        live_add(w, *id, r->user);
-    }
-    settle(w);
-    return s;
+    return begin_request(w, &m, r->user, id, err);
+}
+
+enum woolly_status woolly_embed(struct woolly *w, const struct woolly_embed_request *r, uint64_t *id,
+                                struct woolly_error *err)
+{
+    if (r->pooling && strcmp(r->pooling, "mean") && strcmp(r->pooling, "last"))
+        return fail(err, WOOLLY_INVALID, "pooling: neither mean nor last");
+    struct message m = { .kind = MSG_EMBED };
+    m.generate.request = (struct generate){
+        .model = slice_or_none(r->model),
+        .prompt = slice_or_none(r->prompt),
+        .tokens = id_array_of(r->tokens, r->n_tokens),
+        .pooling = slice_or_none(r->pooling),
+        .normalize = r->normalize,
+        .cache_salt = slice_or_none(r->cache_salt),
+        .deadline_ms = r->deadline_ms,
+    };
+    return begin_request(w, &m, r->user, id, err);
 }
 
 enum woolly_status woolly_cancel(struct woolly *w, uint64_t id, struct woolly_error *err)

@@ -18,24 +18,50 @@ enum { MAX_ROWS = 4096, MAX_WORD = 64, MAX_PATH_BYTES = 4096, MAX_ERROR_BYTES = 
 
 /* ---- parts ---- */
 
-static const struct field generate_fields[] = {
-    FIELD(generate, model, "model", TEXT, REQUIRED, .max = MAX_MODEL_NAME),
-    FIELD(generate, prompt, "prompt", TEXT, .max = MAX_PROMPT_BYTES),
-    FIELD(generate, tokens, "tokens", IDS, .max = MAX_PROMPT_TOKENS),
-    FIELD(generate, max_tokens, "max_tokens", U32, .min = 1, .max = 1 << 20, .fallback = 128),
-    FIELD(generate, temperature, "temperature", FLOAT, .fmin = 0, .fmax = 100),
-    FIELD(generate, top_k, "top_k", U32, .max = INT32_MAX),
-    FIELD(generate, top_p, "top_p", FLOAT, .fmin = 0, .fmax = 1, .fallback = 1),
-    FIELD(generate, min_p, "min_p", FLOAT, .fmin = 0, .fmax = 1),
-    FIELD(generate, seed, "seed", U64, .present = offsetof(struct generate, has_seed)),
-    FIELD(generate, stop, "stop", TEXTS, .max = MAX_STOPS),
-    FIELD(generate, logprobs, "logprobs", U32, .max = MAX_LOGPROBS,
-          .present = offsetof(struct generate, has_logprobs)),
-    FIELD(generate, ignore_end, "ignore_end", BOOL),
-    FIELD(generate, stream, "stream", BOOL, .fallback = 1),
-    FIELD(generate, deadline_ms, "deadline_ms", U64, .max = UINT64_C(7) * 24 * 3600 * 1000),
-};
+/* What may be asked of a model, without and with what only a worker is told. */
+#define PROMPT_FIELDS                                                                                        \
+    FIELD(generate, model, "model", TEXT, REQUIRED, .max = MAX_MODEL_NAME),                                  \
+        FIELD(generate, prompt, "prompt", TEXT, .max = MAX_PROMPT_BYTES),                                    \
+        FIELD(generate, tokens, "tokens", IDS, .max = MAX_PROMPT_TOKENS),                                    \
+        FIELD(generate, cache_salt, "cache_salt", TEXT, .max = MAX_SALT_BYTES),                              \
+        FIELD(generate, deadline_ms, "deadline_ms", U64, .max = UINT64_C(7) * 24 * 3600 * 1000)
+#define SAMPLING_FIELDS                                                                                      \
+    FIELD(generate, max_tokens, "max_tokens", U32, .min = 1, .max = 1 << 20, .fallback = 128,                \
+          .present = offsetof(struct generate, has_max_tokens)),                                             \
+        FIELD(generate, n, "n", U32, .min = 1, .max = MAX_CHOICES, .fallback = 1),                           \
+        FIELD(generate, best_of, "best_of", U32, .max = MAX_CHOICES),                                        \
+        FIELD(generate, temperature, "temperature", FLOAT, .fmin = 0, .fmax = 100),                          \
+        FIELD(generate, top_k, "top_k", U32, .max = INT32_MAX),                                              \
+        FIELD(generate, top_p, "top_p", FLOAT, .fmin = 0, .fmax = 1, .fallback = 1),                         \
+        FIELD(generate, min_p, "min_p", FLOAT, .fmin = 0, .fmax = 1),                                        \
+        FIELD(generate, seed, "seed", U64, .present = offsetof(struct generate, has_seed)),                  \
+        FIELD(generate, stop, "stop", TEXTS, .max = MAX_STOPS),                                              \
+        FIELD(generate, logprobs, "logprobs", U32, .max = MAX_LOGPROBS,                                      \
+              .present = offsetof(struct generate, has_logprobs)),                                           \
+        FIELD(generate, prompt_logprobs, "prompt_logprobs", U32, .max = MAX_LOGPROBS,                        \
+              .present = offsetof(struct generate, has_prompt_logprobs)),                                    \
+        FIELD(generate, session, "session", TEXT, .max = MAX_SESSION_NAME),                                  \
+        FIELD(generate, ignore_end, "ignore_end", BOOL),                                                     \
+        FIELD(generate, stream, "stream", BOOL, .fallback = 1)
+#define POOLING_FIELD FIELD(generate, pooling, "pooling", TEXT, .max = MAX_WORD)
+
+static const struct field generate_fields[] = { PROMPT_FIELDS, SAMPLING_FIELDS };
 SCHEMA(generate_schema, generate, generate_fields);
+
+static const struct field embed_fields[] = {
+    PROMPT_FIELDS,
+    POOLING_FIELD,
+    FIELD(generate, normalize, "normalize", BOOL, .fallback = 1),
+};
+SCHEMA(embed_schema, generate, embed_fields);
+
+static const struct field work_fields[] = {
+    PROMPT_FIELDS,
+    SAMPLING_FIELDS,
+    POOLING_FIELD,
+    FIELD(generate, normalize, "normalize", BOOL),
+};
+SCHEMA(work_schema, generate, work_fields);
 
 static const struct field token_alternative_fields[] = {
     FIELD(token_alternative, id, "id", ID, REQUIRED),
@@ -51,6 +77,17 @@ static const struct field token_detail_fields[] = {
     FIELD(token_detail, top, "top", LIST, .max = MAX_LOGPROBS, .inner = &token_alternative_schema),
 };
 SCHEMA(token_detail_schema, token_detail, token_detail_fields);
+
+static const struct field choice_row_fields[] = {
+    FIELD(choice_row, index, "index", U32, REQUIRED),
+    FIELD(choice_row, finish_reason, "finish_reason", TEXT, REQUIRED, .max = MAX_WORD),
+    FIELD(choice_row, ids, "ids", IDS),
+    FIELD(choice_row, text, "text", TEXT),
+    FIELD(choice_row, logprobs, "logprobs", LIST, .inner = &token_detail_schema),
+    FIELD(choice_row, completion_tokens, "completion_tokens", U64, REQUIRED),
+    FIELD(choice_row, logprob_sum, "logprob_sum", DOUBLE, REQUIRED),
+};
+SCHEMA(choice_row_schema, choice_row, choice_row_fields);
 
 static const struct field timing_fields[] = {
     FIELD(timing, queue_ms, "queue_ms", DOUBLE, REQUIRED),
@@ -68,6 +105,13 @@ static const struct field msg_generate_fields[] = {
     FIELD(msg_generate, request, "request", STRUCT, REQUIRED, .inner = &generate_schema),
 };
 SCHEMA(msg_generate_schema, msg_generate, msg_generate_fields);
+
+static const struct field msg_embed_fields[] = {
+    FIELD(msg_generate, id, "id", U64, REQUIRED, .min = 1, .max = MAX_WIRE_NUMBER),
+    FIELD(msg_generate, epoch, "epoch", U64),
+    FIELD(msg_generate, request, "request", STRUCT, REQUIRED, .inner = &embed_schema),
+};
+SCHEMA(msg_embed_schema, msg_generate, msg_embed_fields);
 
 static const struct field msg_request_fields[] = {
     FIELD(msg_request, id, "id", U64, REQUIRED, .min = 1, .max = MAX_WIRE_NUMBER),
@@ -89,10 +133,13 @@ SCHEMA(msg_accepted_schema, msg_accepted, msg_accepted_fields);
 static const struct field msg_tokens_fields[] = {
     FIELD(msg_tokens, id, "id", U64, REQUIRED),
     FIELD(msg_tokens, epoch, "epoch", U64, REQUIRED),
+    FIELD(msg_tokens, choice, "choice", U32),
     FIELD(msg_tokens, seq, "seq", U64, REQUIRED),
     FIELD(msg_tokens, ids, "ids", IDS, REQUIRED),
     FIELD(msg_tokens, text, "text", TEXT, REQUIRED),
     FIELD(msg_tokens, logprobs, "logprobs", LIST, .inner = &token_detail_schema),
+    FIELD(msg_tokens, prompt_logprobs, "prompt_logprobs", LIST, .inner = &token_detail_schema),
+    FIELD(msg_tokens, finish_reason, "finish_reason", TEXT, .max = MAX_WORD),
 };
 SCHEMA(msg_tokens_schema, msg_tokens, msg_tokens_fields);
 
@@ -103,8 +150,13 @@ static const struct field msg_done_fields[] = {
     FIELD(msg_done, ids, "ids", IDS),
     FIELD(msg_done, text, "text", TEXT),
     FIELD(msg_done, logprobs, "logprobs", LIST, .inner = &token_detail_schema),
+    FIELD(msg_done, prompt_logprobs, "prompt_logprobs", LIST, .inner = &token_detail_schema),
+    FIELD(msg_done, choices, "choices", LIST, .max = MAX_CHOICES, .inner = &choice_row_schema),
+    FIELD(msg_done, embedding, "embedding", BYTES, .max = MAX_EMBEDDING_BYTES),
     FIELD(msg_done, prompt_tokens, "prompt_tokens", U64, REQUIRED),
     FIELD(msg_done, completion_tokens, "completion_tokens", U64, REQUIRED),
+    FIELD(msg_done, cached_tokens, "cached_tokens", U64, REQUIRED),
+    FIELD(msg_done, cache_miss, "cache_miss", TEXT, .max = MAX_WORD),
     FIELD(msg_done, seed, "seed", U64, REQUIRED),
     FIELD(msg_done, timing, "timing", STRUCT, REQUIRED, .inner = &timing_schema),
 };
@@ -162,6 +214,11 @@ static const struct field worker_row_fields[] = {
     FIELD(worker_row, prompt_tokens, "prompt_tokens", U64, REQUIRED),
     FIELD(worker_row, tok_s, "tok_s", DOUBLE, REQUIRED),
     FIELD(worker_row, beat_age_ms, "beat_age_ms", DOUBLE, REQUIRED),
+    FIELD(worker_row, kv_pages, "kv_pages", U64, REQUIRED),
+    FIELD(worker_row, kv_used, "kv_used", U64, REQUIRED),
+    FIELD(worker_row, kv_cached, "kv_cached", U64, REQUIRED),
+    FIELD(worker_row, preempted, "preempted", U64, REQUIRED),
+    FIELD(worker_row, cached_tokens, "cached_tokens", U64, REQUIRED),
 };
 SCHEMA(worker_row_schema, worker_row, worker_row_fields);
 
@@ -214,11 +271,14 @@ static const struct field msg_register_fields[] = {
     FIELD(msg_register, parameters, "parameters", U64, REQUIRED),
     FIELD(msg_register, weight_bytes, "weight_bytes", U64, REQUIRED),
     FIELD(msg_register, isa, "isa", TEXT, .max = MAX_WORD),
+    FIELD(msg_register, kv_pages, "kv_pages", U64),
+    FIELD(msg_register, page_tokens, "page_tokens", U32),
 };
 SCHEMA(msg_register_schema, msg_register, msg_register_fields);
 
 static const struct field step_item_fields[] = {
     FIELD(step_item, job, "job", U64, REQUIRED),
+    FIELD(step_item, choice, "choice", U32),
     FIELD(step_item, ids, "ids", IDS),
     FIELD(step_item, text, "text", TEXT),
     FIELD(step_item, logprobs, "logprobs", LIST, .inner = &token_detail_schema),
@@ -226,6 +286,11 @@ static const struct field step_item_fields[] = {
     FIELD(step_item, error_code, "error_code", TEXT, .max = MAX_WORD),
     FIELD(step_item, error_message, "error_message", TEXT, .max = MAX_ERROR_BYTES),
     FIELD(step_item, prompt_tokens, "prompt_tokens", U64),
+    FIELD(step_item, cached_tokens, "cached_tokens", U64),
+    FIELD(step_item, cache_miss, "cache_miss", TEXT, .max = MAX_WORD),
+    FIELD(step_item, prompt_logprobs, "prompt_logprobs", LIST, .inner = &token_detail_schema),
+    FIELD(step_item, logprob_sum, "logprob_sum", DOUBLE),
+    FIELD(step_item, embedding, "embedding", BYTES, .max = MAX_EMBEDDING_BYTES),
     FIELD(step_item, decode_us, "decode_us", U64),
 };
 SCHEMA(step_item_schema, step_item, step_item_fields);
@@ -236,12 +301,38 @@ static const struct field msg_step_fields[] = {
 };
 SCHEMA(msg_step_schema, msg_step, msg_step_fields);
 
+static const struct field score_fields[] = {
+    FIELD(token_scores, top, "top", LIST, .max = MAX_SCORED_TOKENS, .inner = &token_alternative_schema),
+    FIELD(token_scores, exact, "exact", FLOATS, .max = MAX_SCORED_STRINGS),
+    FIELD(token_scores, prefix, "prefix", FLOATS, .max = MAX_SCORED_STRINGS),
+};
+SCHEMA(score_schema, token_scores, score_fields);
+
+static const struct field msg_advanced_fields[] = {
+    FIELD(msg_advanced, epoch, "epoch", U64, REQUIRED),
+    FIELD(msg_advanced, job, "job", U64, REQUIRED, .min = 1),
+    FIELD(msg_advanced, op, "op", U64, REQUIRED),
+    FIELD(msg_advanced, n_tokens, "n_tokens", U32, REQUIRED),
+    FIELD(msg_advanced, ids, "ids", IDS),
+    FIELD(msg_advanced, logprobs, "logprobs", LIST, .inner = &token_detail_schema),
+    FIELD(msg_advanced, is_end, "end", BOOL),
+    FIELD(msg_advanced, score, "score", STRUCT, .inner = &score_schema,
+          .present = offsetof(struct msg_advanced, has_score)),
+    FIELD(msg_advanced, error_code, "error_code", TEXT, .max = MAX_WORD),
+    FIELD(msg_advanced, error_message, "error_message", TEXT, .max = MAX_ERROR_BYTES),
+};
+SCHEMA(msg_advanced_schema, msg_advanced, msg_advanced_fields);
+
 static const struct field msg_worker_beat_fields[] = {
     FIELD(msg_worker_beat, epoch, "epoch", U64, REQUIRED),
     FIELD(msg_worker_beat, steps, "steps", U64, REQUIRED),
     FIELD(msg_worker_beat, running, "running", U32, REQUIRED),
     FIELD(msg_worker_beat, tokens, "tokens", U64, REQUIRED),
     FIELD(msg_worker_beat, prompt_tokens, "prompt_tokens", U64, REQUIRED),
+    FIELD(msg_worker_beat, kv_used, "kv_used", U64),
+    FIELD(msg_worker_beat, kv_cached, "kv_cached", U64),
+    FIELD(msg_worker_beat, preempted, "preempted", U64),
+    FIELD(msg_worker_beat, cached_tokens, "cached_tokens", U64),
 };
 SCHEMA(msg_worker_beat_schema, msg_worker_beat, msg_worker_beat_fields);
 
@@ -255,9 +346,30 @@ SCHEMA(msg_welcome_schema, msg_welcome, msg_welcome_fields);
 static const struct field msg_submit_fields[] = {
     FIELD(msg_submit, epoch, "epoch", U64, REQUIRED),
     FIELD(msg_submit, job, "job", U64, REQUIRED, .min = 1),
-    FIELD(msg_submit, request, "request", STRUCT, REQUIRED, .inner = &generate_schema),
+    FIELD(msg_submit, request, "request", STRUCT, REQUIRED, .inner = &work_schema),
 };
 SCHEMA(msg_submit_schema, msg_submit, msg_submit_fields);
+
+static const struct field score_request_fields[] = {
+    FIELD(score_request, top, "top", U32, .max = MAX_SCORED_TOKENS),
+    FIELD(score_request, strings, "strings", BINS, .max = MAX_SCORED_STRINGS),
+};
+SCHEMA(score_request_schema, score_request, score_request_fields);
+
+static const struct field msg_advance_fields[] = {
+    FIELD(msg_advance, epoch, "epoch", U64, REQUIRED),
+    FIELD(msg_advance, job, "job", U64, REQUIRED, .min = 1),
+    FIELD(msg_advance, op, "op", U64, REQUIRED),
+    FIELD(msg_advance, keep, "keep", U32, .present = offsetof(struct msg_advance, has_keep)),
+    FIELD(msg_advance, tokens, "tokens", IDS, .max = MAX_PROMPT_TOKENS),
+    FIELD(msg_advance, bytes, "bytes", BYTES, .max = MAX_PROMPT_BYTES),
+    FIELD(msg_advance, logprobs, "logprobs", U32, .max = MAX_LOGPROBS,
+          .present = offsetof(struct msg_advance, has_logprobs)),
+    FIELD(msg_advance, generate, "generate", U32, .max = 1 << 20),
+    FIELD(msg_advance, score, "score", STRUCT, .inner = &score_request_schema,
+          .present = offsetof(struct msg_advance, has_score)),
+};
+SCHEMA(msg_advance_schema, msg_advance, msg_advance_fields);
 
 static const struct field msg_drop_fields[] = {
     FIELD(msg_drop, epoch, "epoch", U64, REQUIRED),
@@ -278,6 +390,7 @@ static const struct {
     const struct schema *schema;
 } kinds[MSG_KINDS] = {
     [MSG_GENERATE] = { "generate", CLIENT_TO_BROKER, &msg_generate_schema },
+    [MSG_EMBED] = { "embed", CLIENT_TO_BROKER, &msg_embed_schema },
     [MSG_CANCEL] = { "cancel", CLIENT_TO_BROKER, &msg_request_schema },
     [MSG_MODELS] = { "models", CLIENT_TO_BROKER, &msg_request_schema },
     [MSG_STATS] = { "stats", CLIENT_TO_BROKER, &msg_request_schema },
@@ -297,11 +410,14 @@ static const struct {
 
     [MSG_REGISTER] = { "register", WORKER_TO_BROKER, &msg_register_schema },
     [MSG_STEP] = { "step", WORKER_TO_BROKER, &msg_step_schema },
+    [MSG_ADVANCED] = { "advanced", WORKER_TO_BROKER, &msg_advanced_schema },
     [MSG_WORKER_BEAT] = { "beat", WORKER_TO_BROKER, &msg_worker_beat_schema },
     [MSG_BYE] = { "bye", WORKER_TO_BROKER, &msg_epoch_schema },
 
     [MSG_WELCOME] = { "welcome", BROKER_TO_WORKER, &msg_welcome_schema },
     [MSG_SUBMIT] = { "submit", BROKER_TO_WORKER, &msg_submit_schema },
+    [MSG_OPEN] = { "open", BROKER_TO_WORKER, &msg_submit_schema },
+    [MSG_ADVANCE] = { "advance", BROKER_TO_WORKER, &msg_advance_schema },
     [MSG_DROP] = { "drop", BROKER_TO_WORKER, &msg_drop_schema },
     [MSG_BROKER_BEAT] = { "beat", BROKER_TO_WORKER, &msg_epoch_schema },
     [MSG_STOP] = { "stop", BROKER_TO_WORKER, &msg_epoch_schema },

@@ -16,9 +16,15 @@ enum {
     MAX_MODEL_NAME = 128,
     MAX_STOPS = 16,
     MAX_LOGPROBS = 20,
-    MAX_TOKEN_BYTES = 1024, /* of one token in struct token_detail */
-    BEAT_MS = 1000,         /* silence after which each side sends a beat */
-    PEER_TIMEOUT_MS = 6000, /* silence after which a peer counts as dead */
+    MAX_CHOICES = 16, /* of one request: n and best_of */
+    MAX_SALT_BYTES = 64,
+    MAX_SESSION_NAME = 64,
+    MAX_EMBEDDING_BYTES = 1 << 20,
+    MAX_SCORED_TOKENS = MAX_LOGPROBS,
+    MAX_SCORED_STRINGS = 256, /* each of 1 to FIELD_TEXTS_BYTES bytes */
+    MAX_TOKEN_BYTES = 1024,   /* of one token in struct token_detail */
+    BEAT_MS = 1000,           /* silence after which each side sends a beat */
+    PEER_TIMEOUT_MS = 6000,   /* silence after which a peer counts as dead */
 };
 
 /* Ids, job numbers, epochs and drawn seeds stay below 2^53, so that a client whose numbers are doubles can
@@ -31,6 +37,7 @@ enum message_link { CLIENT_TO_BROKER, BROKER_TO_CLIENT, WORKER_TO_BROKER, BROKER
 enum message_kind {
     /* client to broker */
     MSG_GENERATE,
+    MSG_EMBED,
     MSG_CANCEL,
     MSG_MODELS,
     MSG_STATS,
@@ -50,23 +57,30 @@ enum message_kind {
     /* worker to broker */
     MSG_REGISTER,
     MSG_STEP,
+    MSG_ADVANCED,
     MSG_WORKER_BEAT,
     MSG_BYE,
     /* broker to worker */
     MSG_WELCOME,
     MSG_SUBMIT,
+    MSG_OPEN,
+    MSG_ADVANCE,
     MSG_DROP,
     MSG_BROKER_BEAT,
     MSG_STOP,
     MSG_KINDS
 };
 
-/* A completion that somebody wants. Exactly one of prompt and tokens is given. */
+/* A completion that somebody wants, or with `pooling` an embedding. Exactly one of prompt and tokens is
+ * given. */
 struct generate {
     struct slice model;
     struct slice prompt;
     struct id_array tokens; /* used as they are: no BOS is added */
-    uint32_t max_tokens;
+    uint32_t max_tokens;    /* 128 if not given */
+    bool has_max_tokens; /* given: prompt and max_tokens must fit the context; else the context may end it */
+    uint32_t n;          /* choices: independent answers to one prompt; choice k draws with seed + k */
+    uint32_t best_of;    /* candidates of which the n best become the choices; 0: n */
     float temperature;
     uint32_t top_k;
     float top_p;
@@ -76,6 +90,12 @@ struct generate {
     struct slice_array stop;
     uint32_t logprobs; /* alternatives per token; with has_logprobs even 0 asks for the chosen token's */
     bool has_logprobs;
+    uint32_t prompt_logprobs; /* the same for the tokens of the prompt */
+    bool has_prompt_logprobs;
+    struct slice cache_salt; /* requests with different salts share no cached prefix */
+    struct slice session; /* a name: what is computed of the text is kept on disk under it */
+    struct slice pooling; /* "mean" or "last": the hidden states become an embedding, nothing is generated */
+    bool normalize;       /* the embedding, to length 1 */
     bool ignore_end;      /* go on past end-of-text tokens */
     bool stream;          /* tokens as they come; otherwise all of them in `done` */
     uint64_t deadline_ms; /* from acceptance to the last token; 0 for none */
@@ -94,17 +114,28 @@ struct token_detail {
     struct struct_array top; /* struct token_alternative, most likely first */
 };
 
+/* One of several answers to a prompt. */
+struct choice_row {
+    uint32_t index;
+    struct slice finish_reason;
+    struct id_array ids; /* this and the next two when not streaming */
+    struct slice text;
+    struct struct_array logprobs;
+    uint64_t completion_tokens;
+    double logprob_sum; /* of its tokens */
+};
+
 /* Where the time went, in ms as the broker saw it. */
 struct timing {
     double queue_ms; /* acceptance to dispatch */
     double ttft_ms;  /* acceptance to first token; 0 when there was none */
     double total_ms; /* acceptance to end */
-    double tok_s;    /* tokens after the first, per second; 0 when fewer than two */
+    double tok_s;    /* tokens after the first of each choice, per second; 0 when there are none */
 };
 
 /* ---- client to broker: each with `id`, the client's number for the request ---- */
 
-struct msg_generate {
+struct msg_generate { /* generate, embed */
     uint64_t id;
     uint64_t epoch; /* 0, or the broker's: another one is refused */
     struct generate request;
@@ -126,19 +157,28 @@ struct msg_accepted {
 
 struct msg_tokens {
     uint64_t id, epoch;
-    uint64_t seq; /* index in the stream of ids[0] */
+    uint32_t choice;
+    uint64_t seq; /* index in the choice's stream of ids[0] */
     struct id_array ids;
     struct slice text;            /* may lag behind ids while a character or a stop string is undecided */
     struct struct_array logprobs; /* struct token_detail, one per id, if asked for */
+    struct struct_array prompt_logprobs; /* struct token_detail of the prompt's next tokens */
+    struct slice finish_reason;          /* of several choices: this one has ended */
 };
 
 struct msg_done {
     uint64_t id, epoch;
-    struct slice finish_reason; /* "stop" or "length" */
-    struct id_array ids;        /* when not streaming */
-    struct slice text;          /* when not streaming */
+    struct slice finish_reason; /* "stop" or "length"; of choice 0 if there are several */
+    struct id_array ids;        /* this and the next two when not streaming, of the only choice */
+    struct slice text;
     struct struct_array logprobs;
-    uint64_t prompt_tokens, completion_tokens;
+    struct struct_array prompt_logprobs; /* struct token_detail, when not streaming, if asked for */
+    struct struct_array choices;         /* struct choice_row, if there are several */
+    struct slice embedding;              /* little-endian float32 */
+    uint64_t prompt_tokens;
+    uint64_t completion_tokens; /* of all candidates */
+    uint64_t cached_tokens;     /* of the prompt, found in the cache */
+    struct slice cache_miss;    /* why not all: "new", "evicted", "short", "not_used" */
     uint64_t seed;
     struct timing timing;
 };
@@ -178,6 +218,10 @@ struct worker_row {
     uint64_t done, tokens, prompt_tokens;
     double tok_s; /* over the time between its last two beats */
     double beat_age_ms;
+    uint64_t kv_pages;           /* it has */
+    uint64_t kv_used, kv_cached; /* of these: by sequences; kept for prompts that begin alike */
+    uint64_t preempted;          /* sequences that had to give their pages to others */
+    uint64_t cached_tokens;      /* of prompts, found in the cache */
 };
 
 struct msg_stats_reply {
@@ -213,18 +257,28 @@ struct msg_register {
     uint32_t n_ctx, n_vocab;
     uint64_t parameters, weight_bytes;
     struct slice isa;
+    uint64_t kv_pages;    /* of its cache */
+    uint32_t page_tokens; /* positions a page holds */
 };
 
-/* One message for everything a step brought forth. An item with finish_reason or error_code ends its job and
- * gives back one credit. */
+/* One message for everything a step brought forth. finish_reason ends a choice of its job, and the job with
+ * the last of max(n, best_of) choices; "cancelled" and error_code end the whole job at once. The item that
+ * ends a job gives back one credit. */
 struct step_item {
     uint64_t job;
+    uint32_t choice;
     struct id_array ids;
     struct slice text;
     struct struct_array logprobs; /* struct token_detail */
     struct slice finish_reason;   /* "stop", "length", "cancelled" */
     struct slice error_code, error_message;
     uint64_t prompt_tokens; /* known from the first item on */
+    uint64_t cached_tokens; /* this and cache_miss with the first item of a job, as in done */
+    struct slice cache_miss;
+    struct struct_array
+        prompt_logprobs;    /* struct token_detail of the prompt's next tokens, before any token */
+    double logprob_sum;     /* of an ending: of the choice's tokens */
+    struct slice embedding; /* with finish_reason "stop": little-endian float32 */
     uint64_t decode_us;     /* of an ending: from its first token to its last, as the worker made them */
 };
 
@@ -233,11 +287,31 @@ struct msg_step {
     struct struct_array items; /* struct step_item */
 };
 
+/* The answer to `advance`. */
+struct token_scores {
+    struct struct_array top;   /* struct token_alternative, most likely first */
+    struct float_array exact;  /* log of the probability that the next token spells strings[i] */
+    struct float_array prefix; /* that it begins with it; -9999 for a probability of 0 */
+};
+
+struct msg_advanced {
+    uint64_t epoch, job, op;
+    uint32_t n_tokens;            /* length of the sequence now */
+    struct id_array ids;          /* appended, then generated */
+    struct struct_array logprobs; /* struct token_detail, one per id, if asked for */
+    bool is_end;                  /* generation met an end token, which is not among ids */
+    bool has_score;
+    struct token_scores score;
+    struct slice error_code, error_message; /* nothing of the operation was done */
+};
+
 struct msg_worker_beat {
     uint64_t epoch;
     uint64_t steps; /* forward progress: must rise while running is not 0 */
     uint32_t running;
     uint64_t tokens, prompt_tokens;
+    uint64_t kv_used, kv_cached; /* pages, now */
+    uint64_t preempted, cached_tokens;
 };
 
 /* ---- broker to worker ---- */
@@ -246,10 +320,30 @@ struct msg_welcome {
     uint64_t epoch;
 };
 
-struct msg_submit {
+struct msg_submit { /* submit, open */
     uint64_t epoch;
     uint64_t job;
     struct generate request; /* with has_seed */
+};
+
+struct score_request {
+    uint32_t top;
+    struct slice_array strings;
+};
+
+/* Of an opened sequence: these happen in this order. */
+struct msg_advance {
+    uint64_t epoch, job;
+    uint64_t op;   /* comes back in `advanced` */
+    bool has_keep; /* truncate to this many tokens */
+    uint32_t keep;
+    struct id_array tokens; /* append these, or what `bytes` are as running text */
+    struct slice bytes;
+    uint32_t logprobs; /* details of every token appended or generated, as in struct generate */
+    bool has_logprobs;
+    uint32_t generate; /* tokens to generate */
+    bool has_score;
+    struct score_request score; /* of the token that would follow */
 };
 
 struct msg_drop {
@@ -291,9 +385,11 @@ struct message {
         struct msg_empty empty;
         struct msg_register registration;
         struct msg_step step;
+        struct msg_advanced advanced;
         struct msg_worker_beat beat;
         struct msg_welcome welcome;
         struct msg_submit submit;
+        struct msg_advance advance;
         struct msg_drop drop;
         struct msg_epoch epoch;
     };

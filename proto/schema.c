@@ -1,6 +1,7 @@
 #include "proto/schema.h"
 
 #include <assert.h>
+#include <float.h>
 #include <math.h>
 #include <msgpack.h>
 #include <stdlib.h>
@@ -249,6 +250,8 @@ static enum status read_real(const msgpack_object *o, const struct field *f, dou
         *out = o->via.f64;
     else
         return wrong_kind(f, "a number", err);
+    if (f->type != FIELD_DOUBLE && fabs(*out) > FLT_MAX) /* a float could not hold it */
+        return wrong_kind(f, "a finite float", err);
     bool is_bounded = f->fmin != 0 || f->fmax != 0;
     if (!isfinite(*out) || (is_bounded && (*out < f->fmin || *out > f->fmax)))
         return error_set(err, E_LIMIT, "%s: %g is not between %g and %g", f->key, *out, f->fmin, f->fmax);
@@ -302,8 +305,38 @@ static enum status read_ids(struct decoder *d, const msgpack_object *o, const st
     return OK;
 }
 
-static enum status read_texts(struct decoder *d, const msgpack_object *o, const struct field *f,
-                              struct slice_array *out, struct error *err)
+static enum status read_bytes(const msgpack_object *o, const struct field *f, size_t max, struct slice *out,
+                              struct error *err)
+{
+    if (o->type != MSGPACK_OBJECT_BIN)
+        return wrong_kind(f, "bin", err);
+    if (max && o->via.bin.size > max)
+        return error_set(err, E_LIMIT, "%s: %u bytes are more than %zu", f->key, o->via.bin.size, max);
+    *out = (struct slice){ o->via.bin.size ? o->via.bin.ptr : "", o->via.bin.size };
+    return OK;
+}
+
+static enum status read_floats(struct decoder *d, const msgpack_object *o, const struct field *f,
+                               struct float_array *out, struct error *err)
+{
+    void *room;
+    double real;
+    enum status s = read_array(d, o, f, sizeof(float), &room, err);
+    if (s != OK)
+        return s;
+    float *values = room;
+    for (uint32_t i = 0; i < o->via.array.size; i++) {
+        if ((s = read_real(&o->via.array.ptr[i], f, &real, err)) != OK)
+            return s;
+        values[i] = (float)real;
+    }
+    *out = (struct float_array){ values, o->via.array.size };
+    return OK;
+}
+
+/* Of text or of bin. */
+static enum status read_slices(struct decoder *d, const msgpack_object *o, const struct field *f,
+                               struct slice_array *out, struct error *err)
 {
     void *room;
     enum status s = read_array(d, o, f, sizeof(struct slice), &room, err);
@@ -311,7 +344,10 @@ static enum status read_texts(struct decoder *d, const msgpack_object *o, const 
         return s;
     struct slice *items = room;
     for (uint32_t i = 0; i < o->via.array.size; i++) {
-        if ((s = read_text(&o->via.array.ptr[i], f, FIELD_TEXTS_BYTES, &items[i], err)) != OK)
+        const msgpack_object *e = &o->via.array.ptr[i];
+        s = f->type == FIELD_BINS ? read_bytes(e, f, FIELD_TEXTS_BYTES, &items[i], err)
+                                  : read_text(e, f, FIELD_TEXTS_BYTES, &items[i], err);
+        if (s != OK)
             return s;
         if (!items[i].len)
             return error_set(err, E_INVALID, "%s: element %u is empty", f->key, i);
@@ -373,17 +409,14 @@ static enum status read_field(struct decoder *d, const msgpack_object *o, const 
     case FIELD_TEXT:
         return read_text(o, f, f->max, at, err);
     case FIELD_BYTES:
-        if (o->type != MSGPACK_OBJECT_BIN)
-            return wrong_kind(f, "bin", err);
-        if (f->max && o->via.bin.size > f->max)
-            return error_set(err, E_LIMIT, "%s: %u bytes are more than %llu", f->key, o->via.bin.size,
-                             (unsigned long long)f->max);
-        *(struct slice *)at = (struct slice){ o->via.bin.size ? o->via.bin.ptr : "", o->via.bin.size };
-        return OK;
+        return read_bytes(o, f, f->max, at, err);
     case FIELD_IDS:
         return read_ids(d, o, f, at, err);
     case FIELD_TEXTS:
-        return read_texts(d, o, f, at, err);
+    case FIELD_BINS:
+        return read_slices(d, o, f, at, err);
+    case FIELD_FLOATS:
+        return read_floats(d, o, f, at, err);
     case FIELD_STRUCT:
         if (o->type != MSGPACK_OBJECT_MAP)
             return wrong_kind(f, "a map", err);
@@ -483,7 +516,10 @@ static bool is_sent(const struct field *f, const void *in)
     case FIELD_IDS:
         return ((const struct id_array *)at)->n > 0;
     case FIELD_TEXTS:
+    case FIELD_BINS:
         return ((const struct slice_array *)at)->n > 0;
+    case FIELD_FLOATS:
+        return ((const struct float_array *)at)->n > 0;
     case FIELD_LIST:
         return ((const struct struct_array *)at)->n > 0;
     case FIELD_STRUCT:
@@ -506,6 +542,12 @@ static void write_text(msgpack_packer *p, struct slice s)
 {
     msgpack_pack_str(p, s.len);
     msgpack_pack_str_body(p, s.data, s.len);
+}
+
+static void write_bytes(msgpack_packer *p, struct slice s)
+{
+    msgpack_pack_bin(p, s.len);
+    msgpack_pack_bin_body(p, s.data, s.len);
 }
 
 static void write_value(msgpack_packer *p, const struct field *f, const void *at)
@@ -535,12 +577,9 @@ static void write_value(msgpack_packer *p, const struct field *f, const void *at
     case FIELD_TEXT:
         write_text(p, *(const struct slice *)at);
         break;
-    case FIELD_BYTES: {
-        const struct slice *s = at;
-        msgpack_pack_bin(p, s->len);
-        msgpack_pack_bin_body(p, s->data, s->len);
+    case FIELD_BYTES:
+        write_bytes(p, *(const struct slice *)at);
         break;
-    }
     case FIELD_IDS: {
         const struct id_array *a = at;
         msgpack_pack_array(p, a->n);
@@ -553,6 +592,20 @@ static void write_value(msgpack_packer *p, const struct field *f, const void *at
         msgpack_pack_array(p, a->n);
         for (uint32_t i = 0; i < a->n; i++)
             write_text(p, a->items[i]);
+        break;
+    }
+    case FIELD_BINS: {
+        const struct slice_array *a = at;
+        msgpack_pack_array(p, a->n);
+        for (uint32_t i = 0; i < a->n; i++)
+            write_bytes(p, a->items[i]);
+        break;
+    }
+    case FIELD_FLOATS: {
+        const struct float_array *a = at;
+        msgpack_pack_array(p, a->n);
+        for (uint32_t i = 0; i < a->n; i++)
+            msgpack_pack_float(p, a->values[i]);
         break;
     }
     case FIELD_STRUCT:

@@ -32,6 +32,11 @@ struct slice_array {
     uint32_t n;
 };
 
+struct float_array {
+    const float *values;
+    uint32_t n;
+};
+
 /* An array of structs whose fields another table describes. */
 struct struct_array {
     const void *items;
@@ -49,6 +54,8 @@ enum field_type {
     FIELD_BYTES,  /* struct slice, msgpack bin, at most max bytes */
     FIELD_IDS,    /* struct id_array, at most max */
     FIELD_TEXTS,  /* struct slice_array of at most max texts, none empty, each at most FIELD_TEXTS_BYTES */
+    FIELD_BINS,   /* the same of msgpack bin */
+    FIELD_FLOATS, /* struct float_array of finite numbers, at most max */
     FIELD_STRUCT, /* a struct inside this one */
     FIELD_LIST,   /* struct struct_array, at most max */
 };
@@ -62,7 +69,7 @@ struct field {
     enum field_type type;
     bool is_required;
     size_t offset;
-    size_t present; /* offset of a bool that tells whether an optional number was there; 0 for none */
+    size_t present; /* offset of a bool that tells whether an optional field was there; 0 for none */
     uint64_t min, max;
     double fmin, fmax;
     double fallback; /* of an optional number or bool that is absent; such a value is not sent */

@@ -21,14 +21,14 @@
  * Threads: one connection belongs to one thread at a time; any number of connections may live side by side.
  * After a fork only the parent may go on using its connections.
  *
- * Requests: many at once on one connection. Each that woolly_submit took ends in exactly one event
- * WOOLLY_DONE, WOOLLY_ERROR or WOOLLY_CANCELLED, and none follows after that. When the server goes away or
- * is silent for six seconds, every live request ends with an error "unreachable"; the connection itself
+ * Requests: many at once on one connection. Each that woolly_submit or woolly_embed took ends in exactly one
+ * event WOOLLY_DONE, WOOLLY_ERROR or WOOLLY_CANCELLED, and none follows after it. When the server goes away
+ * or is silent for six seconds, every live request ends with an error "unreachable"; the connection itself
  * stays usable and finds the server again when it is back.
  *
  * Limits: names of models 128 bytes, prompts 8 MiB of text or 524288 tokens, 16 stop texts of 256 bytes, 20
- * alternatives per token, messages 16 MiB. What the server refuses comes back as WOOLLY_ERROR. The library
- * ends the program when there is no memory for its small control structures. */
+ * alternatives per token, 16 choices, salts 64 bytes, messages 16 MiB. What the server refuses comes back as
+ * WOOLLY_ERROR. The library ends the program when there is no memory for its small control structures. */
 #ifndef WOOLLY_H
 #define WOOLLY_H
 
@@ -78,7 +78,7 @@ struct woolly_request {
     const char *prompt;    /* UTF-8; NULL when tokens are given */
     const int32_t *tokens; /* used as they are: no BOS is added */
     size_t n_tokens;
-    uint32_t max_tokens; /* 128 */
+    uint32_t max_tokens; /* 0: 128, or fewer where the context ends; else prompt and these must fit it */
     float temperature;   /* 0: always the most likely token */
     uint32_t top_k;      /* 0: off */
     float top_p;         /* 1: off */
@@ -88,11 +88,17 @@ struct woolly_request {
     const char *const *stop;
     size_t n_stop;
     bool has_logprobs;
-    uint32_t logprobs;    /* alternatives per token, besides the chosen one */
-    bool ignore_end;      /* go on past end-of-text tokens */
-    bool whole;           /* no tokens events: everything comes in `done` */
-    uint64_t deadline_ms; /* from acceptance to the last token; 0: none */
-    void *user;           /* comes back in every event */
+    uint32_t logprobs; /* alternatives per token, besides the chosen one */
+    bool has_prompt_logprobs;
+    uint32_t prompt_logprobs; /* the same for the tokens of the prompt */
+    uint32_t n;               /* 1: answers wanted, at most 16; answer k draws with seed + k */
+    uint32_t best_of;         /* 0: n; else so many are made and the n best are told: `whole` only */
+    const char *cache_salt; /* NULL, or up to 64 bytes: what the server has computed of a prompt serves other
+                               prompts that begin like it, of requests with the same salt only */
+    bool ignore_end;        /* go on past end-of-text tokens */
+    bool whole;             /* no tokens events: everything comes in `done` */
+    uint64_t deadline_ms;   /* from acceptance to the last token; 0: none */
+    void *user;             /* comes back in every event */
 };
 
 /* The defaults noted above. prompt may be NULL. */
@@ -101,6 +107,27 @@ WOOLLY_API void woolly_request_init(struct woolly_request *r, const char *model,
 /* Sends the request and returns at once. *id names it on this connection (never 0, never used twice). */
 WOOLLY_API WOOLLY_MUST_CHECK enum woolly_status
 woolly_submit(struct woolly *w, const struct woolly_request *r, uint64_t *id, struct woolly_error *err);
+
+/* What a model makes of a text as a whole, as a vector. */
+struct woolly_embed_request {
+    const char *model;
+    const char *prompt; /* or tokens, as in struct woolly_request */
+    const int32_t *tokens;
+    size_t n_tokens;
+    const char *pooling; /* "mean" of the hidden states of all tokens, or that of the "last" */
+    bool normalize;      /* true: to length 1 */
+    const char *cache_salt;
+    uint64_t deadline_ms;
+    void *user;
+};
+
+/* The defaults: mean, to length 1. */
+WOOLLY_API void woolly_embed_request_init(struct woolly_embed_request *r, const char *model,
+                                          const char *prompt);
+
+/* As woolly_submit. The event WOOLLY_DONE has the embedding. */
+WOOLLY_API WOOLLY_MUST_CHECK enum woolly_status
+woolly_embed(struct woolly *w, const struct woolly_embed_request *r, uint64_t *id, struct woolly_error *err);
 
 /* Asks the server to stop request `id`. It still ends with its one event: cancelled, or done or error if
  * that was faster. */
@@ -138,7 +165,23 @@ struct woolly_timing {
     double queue_ms; /* acceptance to start */
     double ttft_ms;  /* acceptance to first token; 0 when there was none */
     double total_ms; /* acceptance to end */
-    double tok_s;    /* tokens after the first, per second; 0 when fewer than two */
+    double tok_s;    /* tokens after the first of each choice, per second; 0 when there are none */
+};
+
+/* One of several answers. */
+struct woolly_choice {
+    uint32_t index; /* of best_of: by rank */
+    const char *finish_reason;
+    uint64_t completion_tokens;
+    double logprob_sum; /* of its tokens */
+
+    /* when the request asked for the whole, as in an event */
+    const char *text;
+    size_t text_len;
+    const int32_t *ids;
+    uint32_t n_ids;
+    const struct woolly_token *logprobs;
+    uint32_t n_logprobs;
 };
 
 /* Fields that the kind does not have are 0, or "" for text. All text is UTF-8 and terminated. */
@@ -154,7 +197,10 @@ struct woolly_event {
     /* accepted, done */
     uint64_t seed;
 
-    /* tokens; done, when the request asked for the whole */
+    /* tokens */
+    uint32_t choice; /* of which answer, from 0 */
+
+    /* tokens; done, when the request asked for the whole of one answer */
     const char *text; /* whole characters; may lag behind ids while a stop text is undecided */
     size_t text_len;
     const int32_t *ids;
@@ -162,12 +208,25 @@ struct woolly_event {
     const struct woolly_token *logprobs; /* one per id, if asked for */
     uint32_t n_logprobs;
 
+    /* tokens, before the first of them; done, when the request asked for the whole; one per token of the
+     * prompt, if asked for */
+    const struct woolly_token *prompt_logprobs;
+    uint32_t n_prompt_logprobs;
+
     /* done, cancelled */
     uint64_t prompt_tokens, completion_tokens;
 
-    /* done */
+    /* done; tokens, when this one of several choices has ended */
     const char *finish_reason; /* "stop" or "length" */
+
+    /* done */
     struct woolly_timing timing;
+    const struct woolly_choice *choices; /* if several were wanted */
+    uint32_t n_choices;
+    uint64_t cached_tokens; /* of the prompt, which were not computed again */
+    const char *cache_miss; /* why not more: "new", "evicted", "short", "not_used"; or "" */
+    const float *embedding; /* of woolly_embed */
+    uint32_t n_embedding;
 
     /* error */
     const char *code;    /* "unknown_model", "overloaded", ...; "unreachable" when the server is gone */
@@ -213,6 +272,11 @@ struct woolly_worker {
     uint64_t done, tokens, prompt_tokens;
     double tok_s;       /* now */
     double beat_age_ms; /* since its last sign of life */
+    uint64_t kv_pages;  /* of its cache: */
+    uint64_t kv_used;   /* those of running requests, */
+    uint64_t kv_cached; /* those kept for prompts that begin alike */
+    uint64_t preempted; /* sequences that had to wait for pages in their middle */
+    uint64_t cached_tokens;
 };
 
 struct woolly_stats {

@@ -42,7 +42,8 @@ struct run {
 /* ---- the command line ---- */
 
 enum {
-    OPT_TEMPERATURE = 256,
+    OPT_CHOICES = 256,
+    OPT_TEMPERATURE,
     OPT_TOP_K,
     OPT_TOP_P,
     OPT_MIN_P,
@@ -54,7 +55,8 @@ enum {
     OPT_ENDPOINT
 };
 
-static const struct option options[] = { { "temperature", required_argument, NULL, OPT_TEMPERATURE },
+static const struct option options[] = { { "n", required_argument, NULL, OPT_CHOICES },
+                                         { "temperature", required_argument, NULL, OPT_TEMPERATURE },
                                          { "top-k", required_argument, NULL, OPT_TOP_K },
                                          { "top-p", required_argument, NULL, OPT_TOP_P },
                                          { "min-p", required_argument, NULL, OPT_MIN_P },
@@ -72,6 +74,10 @@ static void take_option(struct run *r, int option)
     switch (option) {
     case 'n':
         q->max_tokens = (uint32_t)option_integer("-n", optarg, 1, 1 << 20);
+        break;
+    case OPT_CHOICES:
+        q->n = (uint32_t)option_integer("--n", optarg, 1, 16);
+        q->whole = q->n > 1; /* several streams make no readable text */
         break;
     case OPT_TEMPERATURE:
         q->temperature = option_float("--temperature", optarg, 0, 100);
@@ -223,7 +229,7 @@ static json_t *bytes_json(const char *bytes, size_t n)
     return array;
 }
 
-static json_t *choice_json(int32_t id, float logprob, const char *bytes, size_t n_bytes)
+static json_t *token_json(int32_t id, float logprob, const char *bytes, size_t n_bytes)
 {
     json_t *object = json_object();
     json_put_count(object, "id", (uint64_t)id);
@@ -232,20 +238,30 @@ static json_t *choice_json(int32_t id, float logprob, const char *bytes, size_t 
     return object;
 }
 
+static void add_ids(json_t *array, const int32_t *ids, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        json_array_append_new(array, json_integer(ids[i]));
+}
+
+static void add_logprobs(json_t *array, const struct woolly_token *tokens, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const struct woolly_token *t = &tokens[i];
+        json_t *token = token_json(t->id, t->logprob, t->bytes, t->n_bytes), *top = json_array();
+        for (uint32_t j = 0; j < t->n_top; j++)
+            json_array_append_new(
+                top, token_json(t->top[j].id, t->top[j].logprob, t->top[j].bytes, t->top[j].n_bytes));
+        json_object_set_new(token, "top", top);
+        json_array_append_new(array, token);
+    }
+}
+
 static void keep_for_json(struct run *r, const struct woolly_event *e)
 {
     buffer_append(&r->text, e->text, e->text_len);
-    for (uint32_t i = 0; i < e->n_ids; i++)
-        json_array_append_new(r->tokens, json_integer(e->ids[i]));
-    for (uint32_t i = 0; i < e->n_logprobs; i++) {
-        const struct woolly_token *t = &e->logprobs[i];
-        json_t *token = choice_json(t->id, t->logprob, t->bytes, t->n_bytes), *top = json_array();
-        for (uint32_t j = 0; j < t->n_top; j++)
-            json_array_append_new(
-                top, choice_json(t->top[j].id, t->top[j].logprob, t->top[j].bytes, t->top[j].n_bytes));
-        json_object_set_new(token, "top", top);
-        json_array_append_new(r->logprobs, token);
-    }
+    add_ids(r->tokens, e->ids, e->n_ids);
+    add_logprobs(r->logprobs, e->logprobs, e->n_logprobs);
 }
 
 static void take_tokens(struct run *r, const struct woolly_event *e)
@@ -271,26 +287,71 @@ static void end_line(const struct run *r)
         puts("");
 }
 
+static json_t *choice_json(const struct run *r, const struct woolly_choice *c)
+{
+    json_t *object = json_object(), *tokens = json_array(), *logprobs = json_array();
+    add_ids(tokens, c->ids, c->n_ids);
+    add_logprobs(logprobs, c->logprobs, c->n_logprobs);
+    json_put_count(object, "index", c->index);
+    json_object_set_new(object, "text", json_stringn(c->text, c->text_len));
+    json_object_set_new(object, "tokens", tokens);
+    json_put_text(object, "finish_reason", c->finish_reason);
+    json_put_count(object, "completion_tokens", c->completion_tokens);
+    json_put_number(object, "logprob_sum", c->logprob_sum);
+    if (r->request.has_logprobs)
+        json_object_set(object, "logprobs", logprobs);
+    json_decref(logprobs);
+    return object;
+}
+
+static void put_answers(const struct run *r, const struct woolly_event *e, json_t *object)
+{
+    json_t *choices = json_array();
+    for (uint32_t i = 0; i < e->n_choices; i++)
+        json_array_append_new(choices, choice_json(r, &e->choices[i]));
+    if (e->n_choices) {
+        json_object_set(object, "choices", choices);
+    } else {
+        json_object_set_new(object, "text", json_stringn(r->text.len ? r->text.data : "", r->text.len));
+        json_object_set(object, "tokens", r->tokens);
+        if (r->request.has_logprobs)
+            json_object_set(object, "logprobs", r->logprobs);
+    }
+    json_decref(choices);
+}
+
 static void print_json(struct run *r, const struct woolly_event *e)
 {
     json_t *object = json_object();
     json_put_text(object, "model", r->request.model);
-    json_object_set_new(object, "text", json_stringn(r->text.len ? r->text.data : "", r->text.len));
-    json_object_set(object, "tokens", r->tokens);
+    put_answers(r, e, object);
     json_put_text(object, "finish_reason", e->finish_reason);
     json_put_count(object, "prompt_tokens", e->prompt_tokens);
+    json_put_count(object, "cached_tokens", e->cached_tokens);
     json_put_count(object, "completion_tokens", e->completion_tokens);
     json_put_number(object, "ttft_ms", e->timing.ttft_ms);
     json_put_number(object, "total_ms", e->timing.total_ms);
     json_put_number(object, "tok_s", e->timing.tok_s);
-    if (r->request.has_logprobs)
-        json_object_set(object, "logprobs", r->logprobs);
     json_print_with_count(object, "seed", e->seed);
+}
+
+/* One after the other, with a line between them that says which one follows. */
+static void print_choices(struct run *r, const struct woolly_event *e)
+{
+    for (uint32_t i = 0; i < e->n_choices; i++) {
+        const struct woolly_choice *c = &e->choices[i];
+        printf("%s--- %u ---\n", i ? "\n" : "", i + 1);
+        if (!terminal_write(stdout, c->text, c->text_len))
+            r->status = EXIT_FAILURE;
+    }
+    puts("");
 }
 
 static void take_done(struct run *r, const struct woolly_event *e)
 {
     end_line(r);
+    if (e->n_choices && !r->wants_json)
+        print_choices(r, e);
     if (r->wants_json)
         print_json(r, e);
     else if (isatty(STDERR_FILENO))

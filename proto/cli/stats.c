@@ -19,6 +19,11 @@ static json_t *worker_json(const struct woolly_worker *worker)
     json_put_count(row, "prompt_tokens", worker->prompt_tokens);
     json_put_number(row, "tok_s", worker->tok_s);
     json_put_number(row, "beat_age_ms", worker->beat_age_ms);
+    json_put_count(row, "kv_pages", worker->kv_pages);
+    json_put_count(row, "kv_used", worker->kv_used);
+    json_put_count(row, "kv_cached", worker->kv_cached);
+    json_put_count(row, "preempted", worker->preempted);
+    json_put_count(row, "cached_tokens", worker->cached_tokens);
     return row;
 }
 
@@ -46,9 +51,9 @@ static void print_json(const struct woolly_stats *s)
 static void print_text(const struct woolly_stats *s)
 {
     static const struct column columns[] = {
-        { "WORKER", false },       { "PID", true },   { "RUNNING", true },
-        { "SLOTS", true },         { "DONE", true },  { "TOKENS", true },
-        { "PROMPT TOKENS", true }, { "TOK/S", true }, { "HEARD", true },
+        { "WORKER", false }, { "PID", true },    { "RUNNING", true },       { "SLOTS", true },
+        { "DONE", true },    { "TOKENS", true }, { "PROMPT TOKENS", true }, { "CACHED", true },
+        { "KV USED", true }, { "TOK/S", true },  { "HEARD", true },
     };
     char version[64];
     terminal_clean(s->version, version, sizeof version);
@@ -72,6 +77,8 @@ static void print_text(const struct woolly_stats *s)
         table_add(&t, "%llu", (unsigned long long)row->done);
         table_add(&t, "%llu", (unsigned long long)row->tokens);
         table_add(&t, "%llu", (unsigned long long)row->prompt_tokens);
+        table_add(&t, "%llu", (unsigned long long)row->cached_tokens);
+        table_add(&t, "%.0f%%", row->kv_pages ? 100.0 * (double)row->kv_used / (double)row->kv_pages : 0);
         table_add(&t, "%.1f", row->tok_s);
         table_add(&t, "%.0f ms ago", row->beat_age_ms);
     }

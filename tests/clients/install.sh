@@ -21,7 +21,7 @@ cc "$here/program.c" -o "$prefix/static" $(pkg-config --cflags woolly) \
     "$(pkg-config --variable=libdir woolly)/libwoolly.a" \
     $(pkg-config --static --libs woolly | sed 's/-lwoolly//')
 echo '#include <woolly.h>
-int main() { woolly_request r; woolly_request_init(&r, "m", nullptr); return r.max_tokens != 128; }' >"$prefix/program.cpp"
+int main() { woolly_request r; woolly_request_init(&r, "m", nullptr); return r.temperature != 0; }' >"$prefix/program.cpp"
 c++ -Wall -Wextra -Werror -pedantic "$prefix/program.cpp" -o "$prefix/plusplus" \
     $(pkg-config --cflags --libs woolly) -Wl,-rpath,"$(pkg-config --variable=libdir woolly)"
 "$prefix/plusplus"

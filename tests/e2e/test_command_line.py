@@ -105,7 +105,7 @@ class Own(unittest.TestCase):
         self.assertIn("woolly serve", failed.stderr)
 
     def test_interrupt_at_a_terminal_cancels_and_cleans_up(self):
-        t = Terminal(WOOLLY, "run", SLOW, "Once upon a time", "-n", "16000", env=self.env)
+        t = Terminal(WOOLLY, "run", SLOW, "Once upon a time", "-n", "4000", env=self.env)
         t.wait_for("loading")
         t.wait_for_more(300)  # text comes
         t.press(b"\x03")
@@ -119,7 +119,7 @@ class Own(unittest.TestCase):
         self.assertEqual(t.wait_for(), 1)
 
     def test_killed_run_takes_its_server_with_it(self):
-        run = subprocess.Popen([WOOLLY, "run", SLOW, "x", "-n", "16000"], env=self.env, stdout=subprocess.PIPE)
+        run = subprocess.Popen([WOOLLY, "run", SLOW, "x", "-n", "4000"], env=self.env, stdout=subprocess.PIPE)
         run.stdout.read(1)
         children = processes_of(run.pid)
         self.assertTrue(any("worker" in title for title in children.values()), children)
@@ -184,7 +184,7 @@ class Hostile(unittest.TestCase):
         if message["type"] == "generate" and message["request"]["model"] == "evil":
             return [dict(type="accepted", job=1, seed=1, queue_position=0),
                     dict(type="tokens", seq=0, ids=[1], text=self.EVIL),
-                    dict(type="done", finish_reason="stop", prompt_tokens=1, completion_tokens=1, seed=1,
+                    dict(type="done", finish_reason="stop", prompt_tokens=1, completion_tokens=1, cached_tokens=0, seed=1,
                          timing=timing)]
         if message["type"] == "generate":
             return [dict(type="error", code=self.EVIL, message=self.EVIL, retryable=False)]

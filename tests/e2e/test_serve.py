@@ -175,6 +175,33 @@ class Serving(unittest.TestCase):
         self.assertEqual(self.server.cli("run", "m").returncode, 2)
         self.assertEqual(self.server.cli("nonsense").returncode, 2)
 
+    def test_several_answers_are_those_of_the_seeds_that_follow(self):
+        ask = ("run", "m", "Once upon", "-n", "8", "--temperature", "1", "--json")
+        several = json.loads(self.server.cli(*ask, "--seed", "3", "--n", "3").stdout)
+        self.assertNotIn("text", several)
+        for k, choice in enumerate(several["choices"]):
+            alone = json.loads(self.server.cli(*ask, "--seed", str(3 + k)).stdout)
+            self.assertEqual((choice["index"], choice["tokens"], choice["text"]), (k, alone["tokens"], alone["text"]))
+        self.assertEqual(several["completion_tokens"], sum(c["completion_tokens"] for c in several["choices"]))
+        self.assertIn("cached_tokens", several)
+        printed = self.server.cli("run", "m", "Once upon", "-n", "8", "--temperature", "1", "--seed", "3", "--n", "3")
+        self.assertEqual(printed.stdout, "\n".join(f"--- {c['index'] + 1} ---\n{c['text']}" for c in several["choices"]) + "\n")
+        self.assertEqual(self.server.cli("run", "m", "x", "--n", "17").returncode, 2)
+
+    def test_the_best_of_several_have_the_highest_mean_logprob(self):
+        ask = dict(prompt="Once upon", max_tokens=6, temperature=1.5, seed=5, stream=False)
+        every, _, _ = self.client.complete(**ask, n=6)
+        best, _, _ = self.client.complete(**ask, n=2, best_of=6)
+
+        def worth(choice):
+            return choice["logprob_sum"] / choice["completion_tokens"] if choice["completion_tokens"] else float("-inf")
+        wanted = sorted(every["choices"], key=worth, reverse=True)[:2]
+        self.assertEqual([c["ids"] for c in best["choices"]], [c["ids"] for c in wanted])
+
+    def test_max_tokens_that_are_asked_for_must_fit(self):
+        end, _, _ = self.client.complete(prompt="x", max_tokens=1 << 20)
+        self.assertEqual((end["type"], end.get("code")), ("error", "context_length_exceeded"))
+
     def test_any_seed_of_64_bits_is_taken_and_told(self):
         for seed in (0, 2**53 + 1, 2**63, 2**64 - 1):
             run = self.server.cli("run", "m", "x", "-n", "1", "--seed", str(seed), "--json")
@@ -267,6 +294,15 @@ class Lives(unittest.TestCase):
         for step in ("packing weights", "reading packed weights"):
             with Server(f"m={MODEL}", options=["--workers", "2", "--pack-cache", cache]) as server, Client(server) as client:
                 texts.append(client.complete(prompt="x", max_tokens=20, ignore_end=True)[1])
+                if step == "packing weights":  # written when the workers are there, by a process that then ends
+                    server.wait_for_log('step="writing packed weights"', count=2)
+                    log = server.log()
+                    self.assertGreater(log.index('load_began model=m step="writing'), log.rindex("worker_forked"))
+                    end = time.monotonic() + seconds(10)
+                    while server.processes("woolly: writer"):
+                        self.assertLess(time.monotonic(), end)
+                        time.sleep(0.01)
+                    self.assertEqual(len(server.workers()), 2)
                 steps = re.findall('load_ended .*step="([^"]*)"', server.log())
                 self.assertEqual(steps[0], step)
                 self.assertEqual(server.log().count("load_began"), len(steps))
@@ -318,6 +354,16 @@ class Lives(unittest.TestCase):
             time.sleep(0.02)
         self.assertFalse([c for c in children if os.path.exists(f"/proc/{c}")])
         server.kill()
+
+    def test_an_instruction_set_that_is_none_stops_the_start_before_the_model_is_read(self):
+        os.environ["WOOLLY_ISA"] = "mmx"
+        try:
+            with self.assertRaises(RuntimeError) as raised:
+                Server(f"m={MODEL}")
+        finally:
+            del os.environ["WOOLLY_ISA"]
+        self.assertIn("WOOLLY_ISA is 'mmx'", str(raised.exception))
+        self.assertNotIn("load_began", str(raised.exception))
 
     def test_bad_model_files_stop_the_start_with_one_line(self):
         bad = os.path.join(folder, "bad.gguf")
