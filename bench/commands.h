@@ -5,6 +5,7 @@
 
 int command_engine(int argc, char **argv);
 int command_kernels(int argc, char **argv);
+int command_load(int argc, char **argv);
 
 /* "woolly-bench engine: ..." and where help is to be had, on standard error; returns EXIT_USAGE. */
 int command_misused(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -1,5 +1,5 @@
-/* woolly-bench: measures the engine, the kernels and the machine. What it runs is other programs of ours, and
- * of others: measuring takes a process that does nothing else. */
+/* woolly-bench: measures the engine, the kernels, the machine, and servers under load. What it runs is other
+ * programs of ours, and of others: measuring takes a process that does nothing else. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +16,7 @@ static const struct command_row {
 } commands[] = {
     { "engine", command_engine, "prefill and decode of a model in tokens per second, also against a peer" },
     { "kernels", command_kernels, "products and attention beside what the machine can do" },
+    { "load", command_load, "a server with many users: tokens per second and how long each waits" },
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
@@ -25,7 +26,7 @@ static void print_help(void)
     for (int i = 0; i < N_COMMANDS; i++)
         printf("  %-8s %s\n", commands[i].name, commands[i].summary);
     puts("\n`woolly-bench COMMAND --help` says more.\n"
-         "Exit status: 0 success, 1 failure, 2 wrong usage, 4 not measurable.");
+         "Exit status: 0 success, 1 failure, 2 wrong usage, 3 server unreachable, 4 not measurable.");
 }
 
 int command_misused(const char *command, const char *format, ...)

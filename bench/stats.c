@@ -7,7 +7,8 @@
 
 void samples_add(struct samples *s, double value)
 {
-    s->values = xrealloc(s->values, (s->n + 1) * sizeof *s->values);
+    if ((s->n & (s->n - 1)) == 0) /* full: room is a power of two */
+        s->values = xrealloc(s->values, (s->n ? 2 * s->n : 1) * sizeof *s->values);
     s->values[s->n++] = value;
 }
 
@@ -33,19 +34,42 @@ static double quantile(const double *sorted, size_t n, double share)
     return sorted[below] + (place - (double)below) * (sorted[below + 1] - sorted[below]);
 }
 
+/* A copy that the caller frees. */
+static double *sort(const struct samples *s)
+{
+    double *sorted = xmalloc(s->n * sizeof *sorted);
+    memcpy(sorted, s->values, s->n * sizeof *sorted);
+    qsort(sorted, s->n, sizeof *sorted, by_value);
+    return sorted;
+}
+
 struct summary samples_summary(const struct samples *s)
 {
     if (!s->n)
         return (struct summary){ 0 };
-    double *sorted = xmalloc(s->n * sizeof *sorted);
-    memcpy(sorted, s->values, s->n * sizeof *sorted);
-    qsort(sorted, s->n, sizeof *sorted, by_value);
+    double *sorted = sort(s);
     struct summary result = {
         .n = s->n,
         .median = quantile(sorted, s->n, 0.5),
         .q1 = quantile(sorted, s->n, 0.25),
         .q3 = quantile(sorted, s->n, 0.75),
         .min = sorted[0],
+        .max = sorted[s->n - 1],
+    };
+    free(sorted);
+    return result;
+}
+
+struct tail samples_tail(const struct samples *s)
+{
+    if (!s->n)
+        return (struct tail){ 0 };
+    double *sorted = sort(s);
+    struct tail result = {
+        .n = s->n,
+        .p50 = quantile(sorted, s->n, 0.5),
+        .p95 = quantile(sorted, s->n, 0.95),
+        .p99 = quantile(sorted, s->n, 0.99),
         .max = sorted[s->n - 1],
     };
     free(sorted);

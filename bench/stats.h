@@ -21,6 +21,15 @@ struct summary {
 
 struct summary samples_summary(const struct samples *s);
 
+/* How long the slowest of many took: the values that 50, 95 and 99 in 100 samples do not exceed, on straight
+ * lines too. */
+struct tail {
+    size_t n;
+    double p50, p95, p99, max;
+};
+
+struct tail samples_tail(const struct samples *s);
+
 /* Each sample divided by the one taken beside it, as many as both have. The caller frees it. */
 struct samples samples_ratio(const struct samples *a, const struct samples *b);
 

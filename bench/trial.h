@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "bench/numbers.h"
+#include "common/numbers.h"
 #include "bench/stats.h"
 
 struct engine_request {
