@@ -34,6 +34,7 @@ rule bench 9 common proto bench
 rule worker 1 common proto worker worker/kernels worker/kv worker/model worker/token
 only_in zmq.h 'proto/|broker/|worker/[a-z_]*\.[ch]:'
 only_in msgpack 'proto/schema.c:'
+only_in curl/ 'bench/load_http\.c:'
 only_in hwloc 'common/topology\.c:'
 only_in pthread.h 'worker/model/|proto/'
 
