@@ -6,8 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "common/numbers.h"
 #include "bench/stats.h"
+#include "common/numbers.h"
 
 struct engine_request {
     const char *model, *kv;

@@ -715,12 +715,18 @@ static enum woolly_status check_prompt(const struct generate *g, struct woolly_e
     return WOOLLY_OK;
 }
 
+static const char session_letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+
 static enum woolly_status check_request(const struct woolly_request *r, struct woolly_error *err)
 {
     if (r->n > MAX_CHOICES || r->best_of > MAX_CHOICES)
         return fail(err, WOOLLY_INVALID, "n and best_of: at most %d", MAX_CHOICES);
     if (r->best_of && !r->whole)
         return fail(err, WOOLLY_INVALID, "best_of: which answers are best is known at the end: set whole");
+    if (r->session && (!*r->session || strspn(r->session, session_letters) != strlen(r->session) ||
+                       strlen(r->session) > MAX_SESSION_NAME))
+        return fail(err, WOOLLY_INVALID, "session: a name is 1 to %d letters, digits, '_' or '-'",
+                    MAX_SESSION_NAME);
     if (r->n_stop > MAX_STOPS)
         return fail(err, WOOLLY_INVALID, "stop: more than %d texts", MAX_STOPS);
     for (size_t i = 0; i < r->n_stop; i++) {
@@ -815,6 +821,7 @@ enum woolly_status woolly_submit(struct woolly *w, const struct woolly_request *
         .prompt_logprobs = r->prompt_logprobs,
         .has_prompt_logprobs = r->has_prompt_logprobs,
         .cache_salt = slice_or_none(r->cache_salt),
+        .session = slice_or_none(r->session),
         .ignore_end = r->ignore_end,
         .stream = !r->whole,
         .deadline_ms = r->deadline_ms,

@@ -93,7 +93,7 @@ struct generate {
     uint32_t prompt_logprobs; /* the same for the tokens of the prompt */
     bool has_prompt_logprobs;
     struct slice cache_salt; /* requests with different salts share no cached prefix */
-    struct slice session; /* a name: what is computed of the text is kept on disk under it */
+    struct slice session;    /* a name: what is computed of the text is kept on disk under it */
     struct slice pooling; /* "mean" or "last": the hidden states become an embedding, nothing is generated */
     bool normalize;       /* the embedding, to length 1 */
     bool ignore_end;      /* go on past end-of-text tokens */

@@ -95,6 +95,8 @@ struct woolly_request {
     uint32_t best_of;         /* 0: n; else so many are made and the n best are told: `whole` only */
     const char *cache_salt; /* NULL, or up to 64 bytes: what the server has computed of a prompt serves other
                                prompts that begin like it, of requests with the same salt only */
+    const char *session;    /* NULL, or a name of up to 64 letters, digits, '_', '-': the server keeps what it
+                               has    computed of the text on disk, for a later request of the same session */
     bool ignore_end;        /* go on past end-of-text tokens */
     bool whole;             /* no tokens events: everything comes in `done` */
     uint64_t deadline_ms;   /* from acceptance to the last token; 0: none */

@@ -2,16 +2,17 @@
 # Installs what the tests need, builds every variant and runs every test.
 #
 #   tests/run.sh          what belongs in CI: some minutes on two cores
-#   tests/run.sh --long   the same with 60 s per fuzz target
+#   tests/run.sh --long   the same with 60 s per fuzz target, and 10,000 requests at the scheduler and at the server
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=deploy/packages.sh
 . deploy/packages.sh
 
 fuzz_seconds=10
+soak_requests=
 case "${1:-}" in
     "") ;;
-    --long) fuzz_seconds=60 ;;
+    --long) fuzz_seconds=60 soak_requests=10000 ;;
     *) echo "usage: tests/run.sh [--long]" >&2; exit 2 ;;
 esac
 
@@ -82,10 +83,11 @@ step "release: tests" run_ctest release
 step "aarch64: kernels" aarch64_kernels
 step "clang: build" build clang
 step "clang: unit and kernel tests" run_ctest clang -LE "e2e|golden"
+[ -z "$soak_requests" ] || WOOLLY_SOAK_REQUESTS=$soak_requests step "release: long soak" run_ctest release -R "^soak"
 step "asan: build" build asan
 step "asan: tests" run_ctest asan -E "^(logits|same_answer)$" # minutes of arithmetic that kernels and engine cover
 step "tsan: build" build tsan
-step "tsan: tests" run_ctest tsan -R "^(wire|client|uplink|host|pool|engine|serve|command_line)$" # what has threads
+step "tsan: tests" run_ctest tsan -R "^(wire|client|uplink|host|pool|engine|sessions|soak|serve|command_line)$" # what has threads
 step "fuzz: build" build fuzz
 step "fuzz: targets" fuzz
 

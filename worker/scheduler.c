@@ -457,7 +457,8 @@ static enum admission admit(struct scheduler *s, struct sequence *q)
     }
     int n_next = q->n_tokens < s->n_ctx ? q->n_tokens + 1 : q->n_tokens;
     int more = pages_for(n_next) - q->n_past / KV_BLOCK;
-    if (!find_pages(s, q, more + headroom(s)) || !kv_cache_reserve(s->cache, q->slot, q->n_past, q->n_tokens)) {
+    if (!find_pages(s, q, more + headroom(s)) ||
+        !kv_cache_reserve(s->cache, q->slot, q->n_past, q->n_tokens)) {
         give_back(s, q);
         return NO_ROOM;
     }
@@ -600,14 +601,13 @@ static void ask_drafter(struct scheduler *s)
         t->has_draft = most > 0;
         most = most > 0 ? worth_checking(s, t, us, most) : 0;
         if (most > 0)
-            s->draft_requests[n++] =
-                (struct draft_request){ .slot = q->slot,
-                                        .owner = sequence_id(q),
-                                        .tokens = q->tokens,
-                                        .n_tokens = q->n_tokens,
-                                        .sampling = &q->sampling,
-                                        .max_draft = most,
-                                        .out = t->drafts };
+            s->draft_requests[n++] = (struct draft_request){ .slot = q->slot,
+                                                             .owner = sequence_id(q),
+                                                             .tokens = q->tokens,
+                                                             .n_tokens = q->n_tokens,
+                                                             .sampling = &q->sampling,
+                                                             .max_draft = most,
+                                                             .out = t->drafts };
     }
     drafter_propose(s->options.drafter, s->draft_requests, n);
     for (int i = 0, r = 0; i < s->n_turns && r < n; i++)

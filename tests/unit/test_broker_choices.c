@@ -247,6 +247,20 @@ static void test_candidates_must_be_enough_and_cannot_stream(void **state)
     assert_int_equal(count_sent(w, MSG_ACCEPTED, ANN), 1);
 }
 
+static void test_a_session_is_named_by_letters_and_digits(void **state)
+{
+    static const char *const bad[] = { "", "a b", "../a", "\xc3\xa9", "a." };
+    (void)state;
+    struct message m = world_generate(3);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        m.generate.request.session = slice_of(bad[i]);
+        assert_refused(&m, ERROR_BAD_REQUEST);
+    }
+    m.generate.request.session = slice_of("Talk_1-a");
+    world_client_says(w, ANN, &m);
+    assert_int_equal(count_sent(w, MSG_ACCEPTED, ANN), 1);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -263,6 +277,7 @@ int main(void)
         TEST(test_details_of_the_prompt_come_first_in_a_stream_and_all_at_once_without),
         TEST(test_an_embedding_comes_in_done),
         TEST(test_candidates_must_be_enough_and_cannot_stream),
+        TEST(test_a_session_is_named_by_letters_and_digits),
     };
     log_init("test", LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -66,6 +66,7 @@ static void test_bad_options_are_refused_by_name(void **state)
     assert_refused(PARSE("--pin", "maybe", "x"), "--pin");
     assert_refused(PARSE("--kv", "q5", "x"), "--kv");
     assert_refused(PARSE("--pack-cache", "", "x"), "--pack-cache");
+    assert_refused(PARSE("--sessions", "", "x"), "--sessions");
     assert_refused(PARSE("--kv-memory", "lots", "x"), "--kv-memory");
     assert_refused(PARSE("--itl-target", "0", "x"), "--itl-target");
     assert_refused(PARSE("--speculate", "maybe", "x"), "--speculate");

@@ -66,6 +66,7 @@ static void test_generate_keeps_every_field(void **state)
                                                      .has_prompt_logprobs = true,
                                                      .prompt_logprobs = 2,
                                                      .cache_salt = slice_of("tenant"),
+                                                     .session = slice_of("talk-1"),
                                                      .pooling = slice_of("mean"),
                                                      .normalize = true,
                                                      .temperature = 0.5f,
@@ -92,7 +93,7 @@ static void test_generate_keeps_every_field(void **state)
     assert_true(r->has_max_tokens && r->max_tokens == 9);
     assert_true(r->n == 4 && r->best_of == 7);
     assert_true(r->has_prompt_logprobs && r->prompt_logprobs == 2);
-    assert_true(slice_is(r->cache_salt, "tenant"));
+    assert_true(slice_is(r->cache_salt, "tenant") && slice_is(r->session, "talk-1"));
     assert_true(!r->pooling.data && !r->normalize); /* not for clients to say here */
     assert_true(r->temperature == 0.5f && r->top_p == 0.9f && r->min_p == 0.05f);
     assert_int_equal(r->top_k, 40);
@@ -161,8 +162,8 @@ static void test_a_worker_is_told_of_pooling_and_a_plain_request_looks_as_ever(v
                                                    .stream = true } } };
     struct message out;
     assert_int_equal(pass(c, &in, BROKER_TO_WORKER, &out), OK);
-    static const char *const absent[] = { "max_tokens", "best_of",    "prompt_logprobs",
-                                          "pooling",    "cache_salt", "normalize" };
+    static const char *const absent[] = { "max_tokens", "best_of",   "prompt_logprobs", "pooling",
+                                          "cache_salt", "normalize", "session" };
     for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
         assert_null(memmem(c->bytes.data, c->bytes.len, absent[i], strlen(absent[i])));
 

@@ -72,8 +72,8 @@ MUST_CHECK enum status model_open_with(struct model **out, const char *path,
 bool model_wants_cache(const struct model *m);
 
 /* Then this writes them there, with one thread, in the time that the disk takes, or, if it is told to stop
- * meanwhile, not; else it does nothing. The process may be a fork of the one that opened the model: nothing of the model changes.
- * What goes wrong is logged. */
+ * meanwhile, not; else it does nothing. The process may be a fork of the one that opened the model: nothing
+ * of the model changes. What goes wrong is logged. */
 void model_write_cache(const struct model *m, const struct model_options *options,
                        bool (*is_told_to_stop)(void));
 

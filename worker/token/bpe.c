@@ -13,9 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/keyed_hash.h"
 #include "common/utf8.h"
 #include "common/xalloc.h"
-#include "common/keyed_hash.h"
 #include "worker/token/byte_letters.h"
 
 static const char KEY_MERGES[] = "tokenizer.ggml.merges";

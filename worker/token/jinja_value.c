@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/utf8.h"
 #include "common/keyed_hash.h"
+#include "common/utf8.h"
 #include "worker/token/jinja_call.h"
 
 /* Smaller dictionaries are searched from the front. */

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/xalloc.h"
 #include "common/keyed_hash.h"
+#include "common/xalloc.h"
 
 static const char KEY_TOKENS[] = "tokenizer.ggml.tokens";
 static const char KEY_SCORES[] = "tokenizer.ggml.scores";
