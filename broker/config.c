@@ -34,8 +34,8 @@ const char config_help[] =
     "                         that they go on quickly after a restart\n"
     "  --kv-memory MB         memory for the KV cache of each worker, which its requests share\n"
     "                         (default 0: chosen by what the machine has free)\n"
-    "  --itl-target MS        what the prompts of others may add to the time between two tokens of a\n"
-    "                         running stream (default 25)\n"
+    "  --itl-target MS        the prompts of others may double the time between two tokens of a running\n"
+    "                         stream, and add this much (default 5)\n"
     "  --speculate MODE       guess tokens ahead and check them together: auto (when it is faster), off\n"
     "                         or always (default auto)\n"
     "  --draft NAME=PATH      a small model of the same vocabulary that does the guessing for model NAME\n"
@@ -274,7 +274,7 @@ enum status config_parse(struct config *c, int argc, char **argv, struct error *
     *c = (struct config){ .is_pinned = true,
                           .slots = 8,
                           .kv = "f16",
-                          .itl_target_ms = 25,
+                          .itl_target_ms = 5,
                           .speculate = "auto",
                           .queue = 256,
                           .grace_ms = 5000,

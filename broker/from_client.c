@@ -2,7 +2,6 @@
  * ending already, and a second one would break the promise. */
 #include <assert.h>
 #include <bsd/stdlib.h>
-#include <string.h>
 
 #include "broker/broker.h"
 #include "broker/ending.h"
@@ -37,15 +36,6 @@ void broker_on_bad_client(struct broker *b, const struct peer *from, uint64_t id
 {
     refuse(b, from, id, ERROR_BAD_MESSAGE, why, 0, now_ms);
     broker_settle(b, now_ms);
-}
-
-static bool is_session_name(struct slice name)
-{
-    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
-    for (size_t i = 0; i < name.len; i++)
-        if (!memchr(allowed, name.data[i], sizeof allowed - 1))
-            return false;
-    return name.len > 0;
 }
 
 /* NULL if the request can be taken, else the code, with the reason and when to try again. */
@@ -83,7 +73,7 @@ static const char *find_fault(const struct broker *b, const struct client *clien
         snprintf(why, size, "pooling: neither mean nor last");
         return ERROR_BAD_REQUEST;
     }
-    if (r->session.data && !is_session_name(r->session)) {
+    if (r->session.data && !session_name_is_valid(r->session)) {
         snprintf(why, size, "session: a name is 1 to %d letters, digits, '_' or '-'", MAX_SESSION_NAME);
         return ERROR_BAD_REQUEST;
     }

@@ -715,16 +715,13 @@ static enum woolly_status check_prompt(const struct generate *g, struct woolly_e
     return WOOLLY_OK;
 }
 
-static const char session_letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
-
 static enum woolly_status check_request(const struct woolly_request *r, struct woolly_error *err)
 {
     if (r->n > MAX_CHOICES || r->best_of > MAX_CHOICES)
         return fail(err, WOOLLY_INVALID, "n and best_of: at most %d", MAX_CHOICES);
     if (r->best_of && !r->whole)
         return fail(err, WOOLLY_INVALID, "best_of: which answers are best is known at the end: set whole");
-    if (r->session && (!*r->session || strspn(r->session, session_letters) != strlen(r->session) ||
-                       strlen(r->session) > MAX_SESSION_NAME))
+    if (r->session && !session_name_is_valid(slice_of(r->session)))
         return fail(err, WOOLLY_INVALID, "session: a name is 1 to %d letters, digits, '_' or '-'",
                     MAX_SESSION_NAME);
     if (r->n_stop > MAX_STOPS)

@@ -450,6 +450,15 @@ const char *message_kind_name(enum message_kind kind)
     return kinds[kind].type;
 }
 
+bool session_name_is_valid(struct slice name)
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    for (size_t i = 0; i < name.len; i++)
+        if (!memchr(allowed, name.data[i], sizeof allowed - 1))
+            return false;
+    return name.len > 0 && name.len <= MAX_SESSION_NAME;
+}
+
 struct slice slice_of(const char *text)
 {
     return (struct slice){ text, strlen(text) };

@@ -405,6 +405,9 @@ void message_encode(struct buffer *out, const struct message *m);
 
 const char *message_kind_name(enum message_kind kind);
 
+/* 1 to MAX_SESSION_NAME letters, digits, '_', '-'. */
+bool session_name_is_valid(struct slice name);
+
 /* A slice of a C string. */
 struct slice slice_of(const char *text);
 bool slice_is(struct slice s, const char *text);

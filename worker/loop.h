@@ -21,7 +21,7 @@ struct worker_setup {
     const char *sessions;                /* a folder for saved sessions, or NULL */
     struct engine_options engine;
     int kv_memory_mb;  /* for the pages of each worker's cache; 0: chosen here */
-    int itl_target_ms; /* what prompts of others may add to the time between two tokens of a stream */
+    int itl_target_ms; /* what prompts may add to the gap between tokens of a stream, above doubling it */
     enum speculate_mode speculate;
     int n_workers;
     const struct topology *cores; /* to be shared among them, or NULL: the kernel chooses */

@@ -21,7 +21,7 @@
 #include "worker/scheduler.h"
 
 enum { DEFAULT_SLOTS = 8, MAX_SLOTS = 1024, MAX_WORKERS = 256, MAX_THREADS = 1024, MAX_CTX = 1 << 20 };
-enum { DEFAULT_CTX = 4096, DEFAULT_ITL_MS = 25, MAX_KV_MB = 1 << 24 };
+enum { DEFAULT_CTX = 4096, DEFAULT_ITL_MS = 5, MAX_KV_MB = 1 << 24 };
 
 struct options {
     char name[MAX_MODEL_NAME + 1];
@@ -58,8 +58,8 @@ static const char usage_text[] =
     "                       that they go on quickly after a restart\n"
     "  --kv-memory MB       memory for the cache of each worker, which its requests share (default 0:\n"
     "                       chosen by what the machine has free)\n"
-    "  --itl-target MS      what the prompts of others may add to the time between two tokens of a\n"
-    "                       running stream (default 25)\n"
+    "  --itl-target MS      the prompts of others may double the time between two tokens of a running\n"
+    "                       stream, and add this much (default 5)\n"
     "  --speculate MODE     guess tokens ahead and check them together: auto, when it is faster,\n"
     "                       off or always (default auto)\n"
     "  --draft PATH         a small model of the same vocabulary that does the guessing\n"

@@ -12,6 +12,9 @@
 #include "common/xalloc.h"
 #include "worker/scheduler_state.h"
 
+/* Tokens and alternatives that an answer tells of: some 3 MB of a message. */
+enum { MAX_DETAILS = 64 << 10 };
+
 struct operation {
     bool is_busy, is_done; /* never both */
     struct msg_advanced reply;
@@ -99,6 +102,11 @@ static bool check(struct scheduler *s, struct operation *o, const struct sequenc
             return false;
         }
         token_list_push(&s->encoded, m->tokens.ids[i]);
+    }
+    if (m->has_logprobs && (s->encoded.n + m->generate) * (1 + (size_t)m->logprobs) > MAX_DETAILS) {
+        refuse(o, "%zu tokens with %u alternatives each are more than an answer takes, which is %d in all",
+               s->encoded.n + m->generate, m->logprobs, MAX_DETAILS);
+        return false;
     }
     if (keep + s->encoded.n + m->generate > (size_t)q->max_tokens) {
         refuse(o, "%u tokens kept, %zu appended and %u generated are more than the context of %d", keep,

@@ -15,8 +15,6 @@ static const double known_spread = 4;
 /* What is further above the expectation counts as this, unless the step before was above it too. */
 static const double believed_excess = 1.3;
 
-static const double beside_share = 1.2;
-
 /* From one step to the next a chunk grows and shrinks by no more. */
 static const double most_growth = 2, most_shrinking = 0.7;
 
@@ -43,11 +41,10 @@ double pace_step_us(const struct pace *p, int n_decode_rows)
     return p->mean_us + p->row_us * (n_decode_rows - p->mean_rows);
 }
 
-/* What prompt rows may cost beside streams. */
+/* What prompt rows may cost beside streams: as much as these, and the target. */
 static double allowed_us(const struct pace *p, int n_decode_rows)
 {
-    double us = beside_share * pace_step_us(p, n_decode_rows);
-    return us > p->target_us ? us : p->target_us;
+    return pace_step_us(p, n_decode_rows) + p->target_us;
 }
 
 /* ---- what streams cost ---- */

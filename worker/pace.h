@@ -16,7 +16,7 @@ enum {
 };
 
 struct pace {
-    double target_us; /* what prompt rows may always cost the streams beside them */
+    double target_us; /* what prompt rows may cost the streams beside them, above doubling their time */
 
     /* Of the last steps with streams alone, the older the less. */
     int n_learnt; /* such steps, up to where they are enough */
@@ -34,8 +34,8 @@ void pace_init(struct pace *p, int64_t target_us);
 /* A step took so long. Decode rows are those of running streams, drafts included. */
 void pace_note(struct pace *p, int n_decode_rows, int n_prompt_rows, int64_t took_us);
 
-/* Beside streams the prompt rows cost at most the target, or 6/5 of what the decode rows cost by themselves
- * if that is more; alone at most PACE_ALONE_US. At least PACE_LEAST_BESIDE, alone 1, at most max_rows; but
+/* Beside streams the prompt rows cost at most as much as the decode rows by themselves, and the target; alone
+ * at most PACE_ALONE_US. At least PACE_LEAST_BESIDE, alone 1, at most max_rows; but
  * now and then there are none beside streams, to learn what those cost. */
 int pace_prompt_rows(const struct pace *p, int n_decode_rows, int max_rows);
 

@@ -269,7 +269,7 @@ static int first_wanted(const struct sequence *q)
 /* Takes from the cache what others have computed. */
 static void adopt(struct scheduler *s, struct sequence *q)
 {
-    if (!job_uses_prefix(q->job))
+    if (!sequence_uses_prefix(q))
         return;
     while ((q->n_published + 1) * KV_BLOCK <= first_wanted(q) &&
            kv_cache_adopt(s->cache, q->slot, q->n_published, q->tokens + q->n_published * KV_BLOCK,
@@ -282,7 +282,7 @@ static void adopt(struct scheduler *s, struct sequence *q)
 static void read_session(struct scheduler *s, struct sequence *q)
 {
     struct job *job = q->job;
-    if (!s->options.sessions || !job->session.data || job->is_session_read || !job_uses_prefix(job) ||
+    if (!s->options.sessions || !job->session.data || job->is_session_read || !sequence_uses_prefix(q) ||
         (q->n_published + 1) * KV_BLOCK > first_wanted(q))
         return;
     job->is_session_read = true;
@@ -309,7 +309,7 @@ static int count_common(const struct sequence *q, const struct sequence *other, 
 static bool is_being_computed(const struct scheduler *s, struct sequence *q)
 {
     int end = (q->n_published + 1) * KV_BLOCK;
-    if (end > first_wanted(q) || !job_uses_prefix(q->job))
+    if (end > first_wanted(q) || !sequence_uses_prefix(q))
         return false;
     list_each(other, &s->lists[SEQUENCE_PREFILLING], struct sequence, link)
     {
@@ -374,7 +374,7 @@ static void preempt(struct scheduler *s, struct sequence *q)
     give_back(s, q);
     list_remove(&q->link);
     q->state = SEQUENCE_PREEMPTED;
-    list_prepend(&s->lists[SEQUENCE_PREEMPTED], &q->link); /* older than those before it */
+    list_prepend(&s->lists[SEQUENCE_PREEMPTED], &q->link); /* older than those preempted before it */
 }
 
 /* ---- admission ---- */
@@ -383,7 +383,7 @@ enum admission { ADMITTED, NOT_YET, NO_ROOM };
 
 static const char *miss_reason(struct scheduler *s, const struct sequence *q)
 {
-    if (!job_uses_prefix(q->job))
+    if (!sequence_uses_prefix(q))
         return "not_used";
     if (q->n_tokens <= KV_BLOCK)
         return "short";
@@ -468,7 +468,8 @@ static enum admission admit(struct scheduler *s, struct sequence *q)
     return ADMITTED;
 }
 
-/* In order of age: who has no room lets nobody overtake. */
+/* Who lost pages, oldest first, operations as they came, and then who is new, oldest first: who has no room
+ * lets nobody overtake. */
 static void admit_all(struct scheduler *s)
 {
     static const enum sequence_state order[] = { SEQUENCE_PREEMPTED, SEQUENCE_WAITING };

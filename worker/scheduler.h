@@ -31,16 +31,16 @@ enum { SCHEDULER_PREFILL_ROWS = 256 };
 struct scheduler;
 
 struct scheduler_options {
-    int64_t itl_target_us; /* what prompts of others may add to the time between two tokens of a stream */
+    int64_t itl_target_us; /* what prompts may add to the gap between tokens of a stream, above doubling it */
     enum speculate_mode speculate;
     struct drafter *drafter;             /* NULL: guesses come from the text itself */
     const struct byte_order *byte_order; /* of the tokenizer: what operations score strings with */
     struct sessions *sessions;           /* with the last SESSIONS_SLOTS of the engine's slots; NULL: none */
 };
 
-/* Takes as many jobs at once as the engine has slots (without those of the sessions), and computes as many sequences at once. The engine,
- * with max_rows of scheduler_rows, the tokenizer and what the options point to belong to the caller and
- * outlive the scheduler. n_vocab is the length of the engine's logits. */
+/* Takes as many jobs at once as the engine has slots (without those of the sessions), and computes as many
+ * sequences at once. The engine, with max_rows of scheduler_rows, the tokenizer and what the options point to
+ * belong to the caller and outlive the scheduler. n_vocab is the length of the engine's logits. */
 struct scheduler *scheduler_create(struct engine *e, const struct tokenizer *t, int n_vocab,
                                    const struct scheduler_options *options);
 void scheduler_destroy(struct scheduler *s);

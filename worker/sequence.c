@@ -183,7 +183,8 @@ void job_destroy(struct job *job)
     free(job);
 }
 
-bool job_uses_prefix(const struct job *job)
+bool sequence_uses_prefix(const struct sequence *q)
 {
-    return !job->wants_prompt_logprobs && job->pooling != POOLING_MEAN;
+    const struct job *job = q->job;
+    return !(job->wants_prompt_logprobs && q->choice == 0) && job->pooling != POOLING_MEAN;
 }

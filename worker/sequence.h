@@ -112,6 +112,6 @@ job_fail(struct job *job, const char *code, const char *format, ...);
 
 /* Whether the pages of the job's prompt may come from other requests: not where something is wanted of each
  * of its tokens. */
-bool job_uses_prefix(const struct job *job);
+bool sequence_uses_prefix(const struct sequence *q);
 
 #endif

@@ -123,6 +123,7 @@ class Serving(unittest.TestCase):
             (dict(prompt="a", temperature=-1), "bad_message"),
             (dict(prompt="a", max_tokens=0), "bad_message"),
             (dict(prompt="a", stop=[""]), "bad_message"),
+            (dict(prompt="a", session="../a"), "bad_request"),
             (dict(prompt="a", logprobs=21), "bad_message"),
             (dict(prompt=5), "bad_message"),
             (dict(prompt="a" * 3000), "context_length_exceeded"),
@@ -287,6 +288,27 @@ class Lives(unittest.TestCase):
             self.assertNotIn(worker, server.workers())
             self.assertEqual(server.log().count("model_loaded"), 1)
             self.assertEqual(server.log().count("worker_forked"), 2)
+
+    def test_a_conversation_goes_on_after_a_restart(self):
+        sessions = os.path.join(folder, "sessions")
+        more = dict(max_tokens=40, temperature=0.8, seed=3, ignore_end=True)
+
+        def complete(options, tokens, **request):
+            with Server(f"m={MODEL}", options=["--workers", "1", *options]) as server, Client(server) as client:
+                end, _, ids = client.complete(tokens=tokens, **request, **more)
+                self.assertEqual((end["type"], len(ids)), ("done", 40), end)
+                return end["cached_tokens"], ids
+
+        prompt = list(range(10, 160))
+        cached, answer = complete(["--sessions", sessions], prompt, session="talk-1")
+        self.assertEqual(cached, 0)
+        file, = os.listdir(sessions)
+        self.assertRegex(file, "^m-[0-9a-f]{16}\\.kv$")
+        prompt += answer + list(range(200, 220))
+        _, without = complete([], prompt, session="talk-1")
+        cached, with_session = complete(["--sessions", sessions], prompt, session="talk-1")
+        self.assertEqual((cached, with_session), (128, without))  # whole pages of 189
+        self.assertEqual(complete(["--sessions", sessions], prompt, session="talk-2")[0], 0)
 
     def test_second_start_maps_the_packed_weights_of_the_first(self):
         cache = os.path.join(folder, "packed")

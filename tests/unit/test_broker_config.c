@@ -92,7 +92,7 @@ static void test_a_draft_belongs_to_the_model_it_names(void **state)
     assert_null(config.models[0].draft);
     assert_string_equal(config.models[1].draft, "/small.gguf");
     assert_int_equal(config.kv_memory_mb, 512);
-    assert_int_equal(config.itl_target_ms, 25);
+    assert_int_equal(config.itl_target_ms, 5);
     assert_string_equal(config.speculate, "auto");
 }
 
