@@ -240,7 +240,7 @@ int gguf_n_parts(const struct gguf *g)
 struct gguf_origin gguf_origin(const struct gguf *g, int part)
 {
     const struct gguf_part *p = &g->parts[part];
-    return (struct gguf_origin){ p->bytes, p->header_len, p->len, p->modified_ns };
+    return (struct gguf_origin){ p->bytes, p->header_len, p->len, p->modified_ns, p->is_mapped ? p->fd : -1 };
 }
 
 uint64_t gguf_n_entries(const struct gguf *g)

@@ -76,6 +76,7 @@ struct gguf_origin {
     uint64_t header_bytes; /* of it, all before the tensors' data */
     uint64_t file_bytes;
     int64_t modified_ns; /* since 1970; 0 for a file that lies in memory */
+    int fd;              /* open for reading as long as the handle; -1 for a file that lies in memory */
 };
 
 struct gguf;

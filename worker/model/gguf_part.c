@@ -64,9 +64,12 @@ enum status gguf_part_open(struct gguf_part *p, const char *path, struct error *
                             : error_errno(err, "%s: cannot open", p->shown);
         goto fail;
     }
-    s = map_file(p, fd, err);
-    close(fd);
-    if (s != OK || (s = gguf_part_read(p, err)) != OK)
+    p->fd = fd;
+    if ((s = map_file(p, fd, err)) != OK) {
+        close(fd);
+        goto fail;
+    }
+    if ((s = gguf_part_read(p, err)) != OK)
         goto fail;
     return OK;
 
@@ -94,8 +97,10 @@ void gguf_part_close(struct gguf_part *p)
     free(p->entries);
     free(p->tensors);
     gguf_index_fini(&p->keys);
-    if (p->is_mapped)
+    if (p->is_mapped) {
         munmap((void *)p->bytes, p->len);
+        close(p->fd);
+    }
     free(p->shown);
     *p = (struct gguf_part){ 0 };
 }

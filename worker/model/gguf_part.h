@@ -12,7 +12,8 @@ struct gguf_part {
     uint64_t len;
     uint64_t header_len; /* where tensors' data may begin */
     int64_t modified_ns; /* of a file */
-    bool is_mapped;      /* and so unmapped by gguf_part_close */
+    bool is_mapped;      /* from fd; gguf_part_close ends both */
+    int fd;
     uint32_t version;
 
     struct gguf_entry *entries;

@@ -10,6 +10,7 @@
 #include "worker/kernels/packed.h"
 #include "worker/model/pack_cache.h"
 #include "worker/model/pool.h"
+#include "worker/model/read_ahead.h"
 #include "worker/model/reader.h"
 
 enum { HUGE_PAGE = 2 << 20, MATRIX_ALIGN = 64 };
@@ -110,12 +111,20 @@ static void give_back(const char *from, const char *to)
         madvise((void *)first, last - first, MADV_DONTNEED);
 }
 
-/* The disk reads a matrix while the one before is packed. */
-static void ask_for(const struct matrix *m)
+/* Where the file has the matrix. */
+static struct file_part source_of(const struct matrix *m, const struct gguf *g)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = (uintptr_t)m->data / page * page;
-    uint64_t bytes = weight_row_bytes(m->type, (uint64_t)m->n_in) * (uint64_t)m->n_out;
-    madvise((void *)first, (uintptr_t)m->data + bytes - first, MADV_WILLNEED);
+    struct file_part source = { .fd = -1,
+                                .bytes = weight_row_bytes(m->type, (uint64_t)m->n_in) * (uint64_t)m->n_out };
+    for (int part = 0; part < gguf_n_parts(g); part++) {
+        struct gguf_origin o = gguf_origin(g, part);
+        uintptr_t at = (uintptr_t)m->data - (uintptr_t)o.bytes;
+        if (at < o.file_bytes) {
+            source.fd = o.fd;
+            source.offset = at;
+        }
+    }
+    return source;
 }
 
 static void pack_share(void *arg, int thread, int n_threads)
@@ -156,22 +165,27 @@ static enum status map_memory(struct packed_map *out, uint64_t bytes, const char
     return OK;
 }
 
-static void pack_all(struct packing *p, const struct matrices *list, struct pool *pool,
+static void pack_all(struct packing *p, const struct matrices *list, const struct gguf *g, struct pool *pool,
                      const struct model_options *options)
 {
     uint64_t done = 0, total = total_size(list);
     char *packed = p->packed;
+    struct file_part *parts = xcalloc(list->n, sizeof *parts);
+    for (size_t i = 0; i < list->n; i++)
+        parts[i] = source_of(list->all[i], g);
+    struct read_ahead *ahead = total > HUGE_PAGE ? read_ahead_begin(parts, list->n) : NULL;
     model_progress_report(options, "packing weights", 0, total);
     for (size_t i = 0; i < list->n; i++) {
         p->matrix = list->all[i];
         p->packed = packed + done;
         p->place = (uint64_t)i << 32;
-        if (i + 1 < list->n)
-            ask_for(list->all[i + 1]);
         pool_run(pool, pack_share, p);
+        read_ahead_used(ahead, i + 1);
         done += padded_size(p->matrix);
         model_progress_report(options, "packing weights", done, total);
     }
+    read_ahead_end(ahead);
+    free(parts);
 }
 
 static void place_all(const struct matrices *list, const char *packed)
@@ -194,7 +208,7 @@ static enum status pack_into_memory(struct reader *r, const struct matrices *lis
         return s;
     *first = p.packed = (char *)(((uintptr_t)out->map + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
     madvise(p.packed, bytes, MADV_HUGEPAGE);
-    pack_all(&p, list, pool, r->options);
+    pack_all(&p, list, r->m->gguf, pool, r->options);
     mprotect(out->map, out->map_bytes, PROT_READ);
     if (cache)
         pack_cache_take(cache, *first, p.checksum);
