@@ -28,6 +28,9 @@ void answer_begin(struct answer *a, const struct generate *request, bool is_kept
 {
     a->is_kept = is_kept;
     a->is_embedding = request->pooling.data != NULL;
+    a->is_resumable = true;
+    a->ids_bytes = 0;
+    a->n_prompt_told = 0;
     a->n_choices = request->n;
     a->n_candidates = request->best_of > request->n ? request->best_of : request->n;
     a->n_ended = 0;
@@ -62,11 +65,27 @@ const char *answer_find_fault(const struct answer *a, const struct step_item *it
     return NULL;
 }
 
+static void keep_ids(struct answer *a, struct candidate *c, struct id_array ids)
+{
+    size_t bytes = ids.n * sizeof *ids.ids;
+    a->is_resumable = a->is_resumable && a->ids_bytes + bytes <= MAX_RESUME_BYTES;
+    if (!a->is_resumable)
+        return;
+    a->ids_bytes += bytes;
+    if (!a->is_kept)
+        buffer_append(&c->collected.ids, ids.ids, bytes);
+}
+
 bool answer_add(struct answer *a, const struct step_item *item)
 {
     struct candidate *c = &a->candidates[item->choice];
 
     c->n_tokens += item->ids.n;
+    c->text_bytes += item->text.len;
+    a->n_prompt_told += item->prompt_logprobs.n;
+    if (item->logprob_sum != 0)
+        c->logprob_sum = item->logprob_sum;
+    keep_ids(a, c, item->ids);
     if (a->is_kept) {
         collected_add(&c->collected, item->ids, item->text, item->logprobs);
         collected_add(&a->prompt, (struct id_array){ 0 }, (struct slice){ 0 }, item->prompt_logprobs);
@@ -76,8 +95,36 @@ bool answer_add(struct answer *a, const struct step_item *item)
     if (!item->finish_reason.data)
         return false;
     c->finish_reason = reason_of(item);
-    c->logprob_sum = item->logprob_sum;
     return ++a->n_ended == a->n_candidates;
+}
+
+void answer_abandon(struct answer *a)
+{
+    a->is_kept = a->is_resumable = false;
+}
+
+static bool has_begun(const struct answer *a)
+{
+    for (uint32_t i = 0; i < a->n_candidates; i++)
+        if (a->candidates[i].n_tokens || a->candidates[i].finish_reason)
+            return true;
+    return a->n_prompt_told > 0;
+}
+
+void answer_fill_resume(struct answer *a, struct generate *request)
+{
+    if (!has_begun(a))
+        return;
+    for (uint32_t i = 0; i < a->n_candidates; i++) {
+        const struct candidate *c = &a->candidates[i];
+        a->resumed[i] = (struct resumed_choice){ .text_bytes = c->text_bytes, .logprob_sum = c->logprob_sum };
+        if (c->finish_reason)
+            a->resumed[i].finish_reason = slice_of(c->finish_reason);
+        else if (c->collected.ids.len)
+            a->resumed[i].ids = (struct slice){ c->collected.ids.data, c->collected.ids.len };
+    }
+    request->resume = (struct struct_array){ a->resumed, a->n_candidates };
+    request->prompt_told = a->n_prompt_told;
 }
 
 size_t answer_size(const struct answer *a)

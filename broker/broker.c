@@ -5,12 +5,14 @@
 #include "common/log.h"
 
 void broker_init(struct broker *b, const struct port *port, uint64_t epoch, pid_t supervisor,
-                 uint32_t queue_limit, int64_t now_ms)
+                 uint32_t queue_limit, int64_t stall_ms, int64_t now_ms)
 {
     *b = (struct broker){ .port = *port,
                           .epoch = epoch,
                           .supervisor = supervisor,
                           .queue_limit = queue_limit,
+                          .stall_ms = stall_ms,
+                          .decoder = decoder_create(),
                           .started_ms = now_ms,
                           .wake_ms = DEADLINE_NONE };
 }
@@ -33,6 +35,7 @@ void broker_fini(struct broker *b)
     table_fini(&b->clients_by_peer);
     buffer_fini(&b->out);
     buffer_fini(&b->rows);
+    decoder_destroy(b->decoder);
 }
 
 void broker_wake_at(struct broker *b, int64_t when_ms)
@@ -48,7 +51,10 @@ static void tell_workers_to_stop(struct broker *b, int64_t now_ms)
     b->are_workers_told = true;
     b->flush_end_ms = now_ms + STOP_FLUSH_MS;
     list_each(w, &b->workers, struct worker, of_broker)
-        worker_send(b, w, &(struct message){ .kind = MSG_STOP, .epoch = { .epoch = b->epoch } }, now_ms);
+    {
+        if (!w->peer.is_remote) /* those of other machines wait for the next server */
+            worker_send(b, w, &(struct message){ .kind = MSG_STOP, .epoch = { .epoch = b->epoch } }, now_ms);
+    }
 }
 
 void broker_settle(struct broker *b, int64_t now_ms)
@@ -109,6 +115,7 @@ void broker_upkeep(struct broker *b, int64_t now_ms)
     check_deadlines(b, now_ms);
     list_each(worker, &b->workers, struct worker, of_broker) worker_upkeep(b, worker, now_ms);
     list_each(client, &b->clients, struct client, of_broker) client_upkeep(b, client, now_ms);
+    list_each(model, &b->models, struct model, of_broker) model_upkeep(b, model, now_ms);
     end_grace(b, now_ms);
     broker_settle(b, now_ms);
 }
@@ -128,8 +135,12 @@ void broker_stop(struct broker *b, int64_t grace_ms, int64_t now_ms)
         b->grace_end_ms = end_ms;
         list_each(model, &b->models, struct model, of_broker)
         {
-            list_each(job, &model->queue, struct job, place) job_end_error(
-                b, job, SLOT_FREED, slice_of(ERROR_SHUTTING_DOWN), slice_of("the server stops"), now_ms);
+            list_each(job, &model->queue, struct job, place)
+            {
+                if (!job->n_moves) /* else it runs, and only changes its worker */
+                    job_end_error(b, job, SLOT_FREED, slice_of(ERROR_SHUTTING_DOWN),
+                                  slice_of("the server stops"), now_ms);
+            }
         }
     }
     b->grace_end_ms = deadline_earlier(b->grace_end_ms, end_ms);

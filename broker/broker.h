@@ -13,13 +13,13 @@
 #include "broker/workers.h"
 
 enum {
-    MAX_QUEUED_BYTES = 256 << 20, /* of all requests that wait */
-    MAX_ANSWER_BYTES = 8 << 20,   /* of one that is collected: it must fit into one message */
+    MAX_HELD_BYTES = 256 << 20, /* of all live requests, and the ids of their answers so far */
+    MAX_ANSWER_BYTES = 8 << 20, /* of one that is collected: it must fit into one message */
     STOP_FLUSH_MS = 1000,
 };
 
 struct counts {
-    uint64_t accepted, done, failed, cancelled, refused, tokens;
+    uint64_t accepted, done, failed, cancelled, refused, moved, tokens;
 };
 
 struct broker {
@@ -27,6 +27,7 @@ struct broker {
     uint64_t epoch;
     pid_t supervisor;
     uint32_t queue_limit; /* per model */
+    int64_t stall_ms;     /* a worker that has work and makes no step for so long is stuck */
     int64_t started_ms;
     int64_t turn_us; /* begin of the caller's turn, set by it: for timings, which need it finer than now_ms */
 
@@ -42,14 +43,15 @@ struct broker {
     int64_t grace_end_ms;
     int64_t flush_end_ms; /* when to stop waiting for clients to take their last messages */
 
-    int64_t wake_ms;    /* when upkeep has something to do */
-    struct buffer out;  /* the message being sent */
-    struct buffer rows; /* of a report */
+    int64_t wake_ms;         /* when upkeep has something to do */
+    struct buffer out;       /* the message being sent */
+    struct buffer rows;      /* of a report */
+    struct decoder *decoder; /* of messages of our own */
 };
 
 /* `epoch` and every number that clients see stay below 2^53, for languages without 64-bit integers. */
 void broker_init(struct broker *b, const struct port *port, uint64_t epoch, pid_t supervisor,
-                 uint32_t queue_limit, int64_t now_ms);
+                 uint32_t queue_limit, int64_t stall_ms, int64_t now_ms);
 void broker_fini(struct broker *b);
 
 /* ---- what happens ---- */

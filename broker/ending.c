@@ -60,8 +60,10 @@ static struct timing timing_of(const struct job *job, int64_t end_us)
                         .total_ms = ms_between(job->accepted_us, end_us) };
     if (job->first_token_us)
         t.ttft_ms = ms_between(job->accepted_us, job->first_token_us);
-    if (job->decode_us)
-        t.tok_s = 1e6 * (double)answer_decoded(&job->answer) / (double)job->decode_us;
+    /* How long several workers took in all only the clock here can tell. */
+    int64_t decode_us = job->n_moves ? end_us - job->first_token_us : (int64_t)job->decode_us;
+    if (job->first_token_us && decode_us > 0)
+        t.tok_s = 1e6 * (double)answer_decoded(&job->answer) / (double)decode_us;
     return t;
 }
 

@@ -82,8 +82,8 @@ static const char *find_fault(const struct broker *b, const struct client *clien
         snprintf(why, size, "%zu requests wait for this model already", model->queue.count);
         return ERROR_OVERLOADED;
     }
-    if (b->jobs.queued_bytes >= MAX_QUEUED_BYTES) {
-        snprintf(why, size, "the prompts that wait take all the memory set aside for them");
+    if (b->jobs.held_bytes >= MAX_HELD_BYTES) {
+        snprintf(why, size, "the requests that are not done yet take all the memory set aside for them");
         return ERROR_OVERLOADED;
     }
     if (client && client->jobs.count >= CLIENT_LIVE_JOBS) {

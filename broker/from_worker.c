@@ -72,11 +72,8 @@ static void end_by_worker(struct broker *b, struct job *job, const struct step_i
                       item->error_message.data ? item->error_message : slice_of("the worker failed"), now_ms);
     else if (!slice_is(item->finish_reason, "cancelled"))
         job_end_done(b, job, item->embedding, now_ms);
-    else if (job->state == JOB_CANCELLING)
-        job_end_cancelled(b, job, now_ms);
     else
-        job_end_error(b, job, SLOT_FREED, slice_of(ERROR_WORKER_LOST),
-                      slice_of("the worker stops before this request is done"), now_ms);
+        job_end_cancelled(b, job, now_ms);
 }
 
 static const char answer_too_large[] = "the answer is larger than one message may be: ask for a stream";
@@ -88,11 +85,31 @@ static void tell_client(struct broker *b, struct job *job, const struct step_ite
     enum job_slot slot = is_last ? SLOT_FREED : SLOT_HELD;
     if (!deliver(b, job, item, is_end, now_ms))
         job_end_error(b, job, slot, slice_of(ERROR_SLOW_READER), slice_of(reader_too_slow), now_ms);
-    else if (answer_size(&job->answer) > MAX_ANSWER_BYTES ||
-             answer_objects(&job->answer) > MAX_MESSAGE_OBJECTS)
+    else if (job->answer.is_kept && (answer_size(&job->answer) > MAX_ANSWER_BYTES ||
+                                     answer_objects(&job->answer) > MAX_MESSAGE_OBJECTS))
         job_end_error(b, job, slot, slice_of(ERROR_BAD_REQUEST), slice_of(answer_too_large), now_ms);
     else if (is_last)
         end_by_worker(b, job, item, now_ms);
+}
+
+/* It goes on, so it is not what killed its last worker. */
+static void note_progress(struct broker *b, struct job *job)
+{
+    if (job->lost_us)
+        log_info("job_resumed", "req=%llu model=%s worker=%u tokens=%llu ms=%.1f",
+                 (unsigned long long)job->number, job->model->name, job->worker->index,
+                 (unsigned long long)job->completion_tokens, (double)(b->turn_us - job->lost_us) / 1000.0);
+    job->lost_us = 0;
+    job->has_progress = true;
+    job->is_suspect = false;
+    job->n_blamed = 0;
+}
+
+static const char *find_fault(const struct job *job, const struct step_item *item)
+{
+    if (job->state == JOB_RUNNING && slice_is(item->finish_reason, "cancelled"))
+        return "it gave up a request that nobody cancelled";
+    return answer_find_fault(&job->answer, item);
 }
 
 static void on_item(struct broker *b, struct worker *w, const struct step_item *item, int64_t now_ms)
@@ -100,14 +117,16 @@ static void on_item(struct broker *b, struct worker *w, const struct step_item *
     struct job *job = job_find(&b->jobs, item->job);
     if (!job || job->worker != w)
         return;
-    const char *fault = answer_find_fault(&job->answer, item);
+    const char *fault = find_fault(job, item);
     if (fault) {
         worker_mark_lost(b, w, fault);
         return;
     }
     const struct candidate *c = &job->answer.candidates[item->choice];
     bool had_ended = c->finish_reason != NULL;
-    bool is_last = answer_add(&job->answer, item);
+    bool is_last = job_add(&b->jobs, job, item);
+    if (item->ids.n || item->prompt_logprobs.n || item->finish_reason.data || is_last)
+        note_progress(b, job);
     if (job_is_live(job)) {
         bool is_end = job->answer.n_choices > 1 && c->finish_reason && !had_ended;
         note_tokens(b, w, job, item);
@@ -128,11 +147,15 @@ static void on_step(struct broker *b, struct worker *w, const struct msg_step *s
 static void on_register(struct broker *b, const struct peer *from, const struct msg_register *facts,
                         int64_t now_ms)
 {
-    if (b->is_stopping) /* its host will be told to stop, too */
+    if (b->is_stopping && !b->jobs.n_live) /* its host will be told to stop, too */
         return;
-    if (facts->model.len == 0 || !worker_add(b, from, facts, now_ms))
-        log_warn("worker_refused", "pid=%llu why=\"no room for another model\"",
-                 (unsigned long long)facts->pid);
+    const struct model *model = model_find(b, facts->model);
+    if (facts->model.len == 0)
+        worker_refuse(b, from, "its model has no name");
+    else if (model && !model_is_same(model, facts))
+        worker_refuse(b, from, "another model, or another context length (--ctx), is served under this name");
+    else if (!worker_add(b, from, facts, now_ms))
+        worker_refuse(b, from, "no room for another model");
 }
 
 static uint64_t epoch_of(const struct message *m)
@@ -149,6 +172,12 @@ static uint64_t epoch_of(const struct message *m)
     }
 }
 
+static void on_bye(struct broker *b, struct worker *w)
+{
+    w->said_bye = true;
+    worker_mark_lost(b, w, "it said bye");
+}
+
 static void on_known(struct broker *b, struct worker *w, const struct message *m, int64_t now_ms)
 {
     w->heard_ms = now_ms;
@@ -157,7 +186,7 @@ static void on_known(struct broker *b, struct worker *w, const struct message *m
     else if (m->kind == MSG_WORKER_BEAT)
         worker_take_beat(b, w, &m->beat, now_ms);
     else if (m->kind == MSG_BYE)
-        worker_mark_lost(b, w, "it said bye");
+        on_bye(b, w);
 }
 
 void broker_on_worker(struct broker *b, const struct peer *from, const struct message *m, int64_t now_ms)
@@ -173,8 +202,11 @@ void broker_on_worker(struct broker *b, const struct peer *from, const struct me
 void broker_on_bad_worker(struct broker *b, const struct peer *from, const char *why, int64_t now_ms)
 {
     struct worker *w = worker_find(b, from);
-    log_warn("bad_worker_message", "why=\"%s\"", why);
-    if (w)
+    if (w) {
+        log_warn("bad_worker_message", "why=\"%s\"", why);
         worker_mark_lost(b, w, "it sent a message that cannot be read");
+    } else {
+        worker_refuse(b, from, why); /* another version of the protocol, perhaps */
+    }
     broker_settle(b, now_ms);
 }

@@ -69,7 +69,7 @@ static bool is_allowed(enum job_state from, enum job_state to)
     static const unsigned next[] = {
         [JOB_FREE] = 1u << JOB_QUEUED,
         [JOB_QUEUED] = 1u << JOB_RUNNING | 1u << JOB_FREE,
-        [JOB_RUNNING] = 1u << JOB_CANCELLING | 1u << JOB_ABANDONED | 1u << JOB_FREE,
+        [JOB_RUNNING] = 1u << JOB_QUEUED | 1u << JOB_CANCELLING | 1u << JOB_ABANDONED | 1u << JOB_FREE,
         [JOB_CANCELLING] = 1u << JOB_ABANDONED | 1u << JOB_FREE,
         [JOB_ABANDONED] = 1u << JOB_FREE,
     };
@@ -98,6 +98,43 @@ static void clear_submit(struct job *job)
     buffer_clear(&job->submit);
 }
 
+/* Suspects first: each needs a worker that it may be lonely at. Then, oldest first, what has begun already.
+ */
+static bool goes_before(const struct job *job, const struct job *other)
+{
+    if (!other->n_moves || job->is_suspect != other->is_suspect)
+        return !other->n_moves || job->is_suspect;
+    return job->number < other->number;
+}
+
+static void put(struct list *to, struct job *job, enum job_state state)
+{
+    if (state == JOB_QUEUED && job->n_moves) {
+        list_each(other, to, struct job, place)
+        {
+            if (goes_before(job, other)) {
+                list_insert_before(&other->place, &job->place);
+                return;
+            }
+        }
+    }
+    list_append(to, &job->place);
+}
+
+static size_t held_bytes(const struct job *job)
+{
+    return job->submit.len + job->answer.ids_bytes;
+}
+
+bool job_add(struct jobs *all, struct job *job, const struct step_item *item)
+{
+    size_t before = held_bytes(job);
+    bool is_last = answer_add(&job->answer, item);
+    if (job_is_live(job))
+        all->held_bytes += held_bytes(job) - before;
+    return is_last;
+}
+
 void job_move(struct jobs *all, struct job *job, enum job_state next)
 {
     bool was_live = job_is_live(job), is_live = is_live_state(next);
@@ -108,27 +145,25 @@ void job_move(struct jobs *all, struct job *job, enum job_state next)
                   next);
         abort();
     }
-    if (job->state == JOB_QUEUED) {
-        all->queued_bytes -= job->submit.len;
-        clear_submit(job);
-    }
-    if (next == JOB_QUEUED)
-        all->queued_bytes += job->submit.len;
-
     if (job->place.list != to) {
         list_remove(&job->place);
-        list_append(to, &job->place);
+        put(to, job, next);
     }
     if (!was_live && is_live) {
         list_append(&job->client->jobs, &job->of_client);
         all->n_live++;
+        all->held_bytes += held_bytes(job);
     } else if (was_live && !is_live) {
         list_remove(&job->of_client);
         job->client = NULL;
         all->n_live--;
+        all->held_bytes -= held_bytes(job);
+        clear_submit(job);
     }
+    if (next == JOB_QUEUED)
+        job->worker = NULL;
     if (next == JOB_ABANDONED)
-        job->answer.is_kept = false; /* nobody wants it: what still comes is only counted */
+        answer_abandon(&job->answer);
     if (next == JOB_FREE) {
         table_remove(&all->by_number, &job->by_number);
         answer_clear(&job->answer);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "broker/access.h"
 #include "broker/broker.h"
 #include "common/clock.h"
 #include "common/process.h"
@@ -16,13 +17,14 @@
 
 enum {
     BATCH = 64,      /* messages from one side before the other has its turn */
-    FIRST_WATCH = 3, /* in the poll set: clients, workers, signals, then one per worker process */
+    FIRST_WATCH = 4, /* in the poll set: clients, workers, signals, gatekeeper, then one per worker process */
     LINGER_MS = 500, /* at the end, for the last messages to leave */
 };
 
 struct loop {
     struct broker broker;
     void *context, *clients, *workers;
+    struct gatekeeper gatekeeper; /* without a socket if there are no keys */
     struct decoder *decoder;
     struct wire_message received;
     zmq_pollitem_t *items;
@@ -42,10 +44,20 @@ static enum status send_to_peer(void *context, enum message_link link, const str
                      to->is_req, bytes, len);
 }
 
-static int watch_process(void *context, pid_t pid)
+/* Whoever registers can name any process, so what will perhaps be killed is looked at closely, and after the
+ * descriptor was opened, which from then on stands for the same process. */
+static int watch_process(void *context, pid_t pid, bool *is_ours)
+{
+    const struct loop *l = context;
+    int fd = process_watch(pid);
+    *is_ours = fd >= 0 && process_is_near_descendant(pid, l->broker.supervisor);
+    return fd;
+}
+
+static void kill_process(void *context, int watch_fd)
 {
     (void)context;
-    return process_watch(pid);
+    process_kill_watched(watch_fd);
 }
 
 /* ---- start and end ---- */
@@ -60,18 +72,43 @@ static uint64_t draw_epoch(void)
     return epoch;
 }
 
-static enum status open_sockets(struct loop *l, const char *clients, const char *workers, struct error *err)
+static enum status bind_sockets(struct loop *l, const struct config *config, const struct key_pair *key,
+                                const char *clients, const char *workers, struct error *err)
 {
+    const struct wire_guard for_clients = { config->key ? key : NULL, access_client },
+                            for_workers = { config->key ? key : NULL, access_worker };
+    bool is_open = config->key || config->is_insecure;
+    char bound[ENDPOINT_BYTES];
     enum status s;
+    if ((s = wire_bind(l->workers, workers, NULL, NULL, err)) != OK ||
+        (s = wire_bind(l->clients, clients, is_open ? &for_clients : NULL, l->note.endpoint, err)) != OK)
+        return s;
+    if (!config->zmq_workers)
+        return OK;
+    s = wire_bind(l->workers, config->zmq_workers, is_open ? &for_workers : NULL, bound, err);
+    if (s == OK)
+        log_info("listening_for_workers", "endpoint=%s encrypted=%s", bound, config->key ? "yes" : "no");
+    return s;
+}
+
+static enum status open_sockets(struct loop *l, const struct config *config, const char *clients,
+                                const char *workers, struct error *err)
+{
+    struct key_pair key;
+    struct access_list list;
     l->context = zmq_ctx_new();
     if (!l->context)
         return error_set(err, E_IO, "cannot start ZeroMQ");
     if (!(l->clients = wire_open(l->context, WIRE_CLIENT_SIDE, err)) ||
         !(l->workers = wire_open(l->context, WIRE_WORKER_SIDE, err)))
         return E_IO;
-    if ((s = wire_bind(l->workers, workers, NULL, err)) != OK)
-        return s;
-    return wire_bind(l->clients, clients, l->note.endpoint, err);
+    enum status s = config_read_keys(config, &key, &list, err);
+    if (s == OK && config->key)
+        s = gatekeeper_open(&l->gatekeeper, l->context, list, err);
+    if (s == OK)
+        s = bind_sockets(l, config, &key, clients, workers, err);
+    explicit_bzero(&key, sizeof key);
+    return s;
 }
 
 static void close_sockets(struct loop *l)
@@ -84,6 +121,7 @@ static void close_sockets(struct loop *l)
             zmq_close(sockets[i]);
         }
     }
+    gatekeeper_close(&l->gatekeeper);
     if (l->context)
         zmq_ctx_term(l->context);
 }
@@ -112,6 +150,9 @@ static void collect_poll_items(struct loop *l)
     l->items[0] = (zmq_pollitem_t){ .socket = l->clients, .events = ZMQ_POLLIN };
     l->items[1] = (zmq_pollitem_t){ .socket = l->workers, .events = ZMQ_POLLIN };
     l->items[2] = (zmq_pollitem_t){ .fd = signals_fd(), .events = ZMQ_POLLIN };
+    l->items[3] = l->gatekeeper.socket
+                      ? (zmq_pollitem_t){ .socket = l->gatekeeper.socket, .events = ZMQ_POLLIN }
+                      : (zmq_pollitem_t){ .fd = -1 };
     l->n_items = FIRST_WATCH;
     list_each(w, &l->broker.workers, struct worker, of_broker)
     {
@@ -142,6 +183,7 @@ static void take_client_message(struct loop *l, int64_t now_ms)
 static void take_worker_message(struct loop *l, int64_t now_ms)
 {
     struct peer from = sender_of(&l->received);
+    from.is_remote = wire_came_by_tcp(&l->received);
     struct message m;
     struct error err;
     if (message_decode(l->decoder, WORKER_TO_BROKER, zmq_msg_data(&l->received.body),
@@ -215,10 +257,34 @@ static void note_worker_ends(struct loop *l, int64_t now_ms)
     }
 }
 
+/* What can change while we run: how much is logged, and whose connections are taken. */
+static void reload(struct loop *l, const struct config *config)
+{
+    static struct config fresh; /* too large for a stack */
+    struct access_list list = { 0 };
+    struct key_pair key;
+    struct error err;
+    enum status s = config_parse(&fresh, config->argc, config->argv, &err);
+    if (s == OK && l->gatekeeper.socket)
+        s = config_read_keys(&fresh, &key, &list, &err);
+    explicit_bzero(&key, sizeof key);
+    if (s != OK) {
+        log_error("reload_failed", "why=\"%s\"", err.text);
+    } else {
+        log_init("broker", fresh.log_level);
+        if (l->gatekeeper.socket)
+            gatekeeper_replace(&l->gatekeeper, list);
+        log_info("reloaded", "log_level=%s keys=%zu", log_level_name(fresh.log_level), list.n);
+    }
+    config_fini(&fresh);
+}
+
 static void note_signals(struct loop *l, const struct config *config, int64_t now_ms)
 {
     if (l->items[2].revents)
         signals_drain();
+    if (signals_take_reload())
+        reload(l, config);
     int stops = signals_stop_count();
     if (stops == l->stops_seen)
         return;
@@ -245,6 +311,8 @@ static void serve(struct loop *l, const struct config *config)
         zmq_poll(l->items, (int)l->n_items, wait_ms);
         l->broker.turn_us = clock_us();
         now_ms = l->broker.turn_us / 1000;
+        if (l->gatekeeper.socket)
+            gatekeeper_answer(&l->gatekeeper, now_ms);
         more_clients = drain_clients(l, now_ms);
         more_workers = drain_workers(l, now_ms);
         if (!more_workers)
@@ -261,19 +329,19 @@ int loop_run(const struct config *config, const char *clients, const char *worke
              int note_fd)
 {
     struct loop l = { .note_fd = note_fd };
-    struct port port = { .context = &l, .send = send_to_peer, .watch = watch_process };
+    struct port port = { .context = &l, .send = send_to_peer, .watch = watch_process, .kill = kill_process };
     struct error err;
 
     signals_init();
     log_rename("broker");
     process_title("broker");
     process_raise_file_limit(); /* a connection that finds no descriptor ends ZeroMQ, and us with it */
-    if (open_sockets(&l, clients, workers, &err) != OK) {
+    if (open_sockets(&l, config, clients, workers, &err) != OK) {
         close_sockets(&l);
         warnx("%s", err.text);
         return EXIT_FAILURE;
     }
-    broker_init(&l.broker, &port, draw_epoch(), supervisor, config->queue, clock_ms());
+    broker_init(&l.broker, &port, draw_epoch(), supervisor, config->queue, config->stall_ms, clock_ms());
     add_models(&l.broker, config);
     l.decoder = decoder_create();
     log_info("listening", "endpoint=%s epoch=%llu", l.note.endpoint, (unsigned long long)l.broker.epoch);

@@ -5,7 +5,8 @@
 #include <string.h>
 
 #include "broker/broker.h"
-#include "broker/workers.h"
+#include "broker/ending.h"
+#include "common/clock.h"
 #include "common/xalloc.h"
 
 enum { RETRY_FIRST_MS = 1000, RETRY_MIN_MS = 100, RETRY_MAX_MS = 60000 };
@@ -49,8 +50,35 @@ static void copy_slice(char *out, size_t size, struct slice from)
     out[n] = 0;
 }
 
+void model_note_loss(struct broker *b, struct model *model, int64_t now_ms)
+{
+    if (model->wanted_workers || !list_is_empty(&model->workers))
+        return;
+    if (list_is_empty(&model->queue)) {
+        model_destroy(model);
+        return;
+    }
+    model->deserted_ms = now_ms;
+    broker_wake_at(b, now_ms + MODEL_WAIT_MS);
+}
+
+void model_upkeep(struct broker *b, struct model *model, int64_t now_ms)
+{
+    if (!model->deserted_ms)
+        return;
+    if (!deadline_passed(now_ms, model->deserted_ms + MODEL_WAIT_MS)) {
+        broker_wake_at(b, model->deserted_ms + MODEL_WAIT_MS);
+        return;
+    }
+    list_each(job, &model->queue, struct job, place)
+        job_end_error(b, job, SLOT_FREED, slice_of(ERROR_WORKER_LOST),
+                      slice_of("the last worker of this model is lost"), now_ms);
+    model_destroy(model);
+}
+
 void model_take_facts(struct model *model, const struct msg_register *facts)
 {
+    model->deserted_ms = 0;
     if (facts->path.data) {
         free(model->path);
         model->path = xstrndup(facts->path.data, facts->path.len);
@@ -60,6 +88,14 @@ void model_take_facts(struct model *model, const struct msg_register *facts)
     model->weight_bytes = facts->weight_bytes;
     model->n_ctx = facts->n_ctx;
     model->n_vocab = facts->n_vocab;
+}
+
+bool model_is_same(const struct model *model, const struct msg_register *facts)
+{
+    return list_is_empty(&model->workers) ||
+           (model->parameters == facts->parameters && model->weight_bytes == facts->weight_bytes &&
+            model->n_vocab == facts->n_vocab && model->n_ctx == facts->n_ctx &&
+            strlen(model->architecture) == facts->architecture.len);
 }
 
 void model_note_end(struct model *model, int64_t now_ms)

@@ -11,7 +11,8 @@
 struct peer {
     unsigned char identity[WIRE_MAX_IDENTITY];
     unsigned char identity_len;
-    bool is_req; /* a REQ socket: wants the delimiter back, and exactly one reply */
+    bool is_remote; /* a worker that is connected by TCP: its pid may be one of another machine */
+    bool is_req;    /* a REQ socket: wants the delimiter back, and exactly one reply */
 };
 
 struct port {
@@ -22,8 +23,12 @@ struct port {
     enum status (*send)(void *context, enum message_link link, const struct peer *to, const void *bytes,
                         size_t len);
 
-    /* A descriptor that polls readable when that process ends, or -1; the core closes it. */
-    int (*watch)(void *context, pid_t pid);
+    /* A descriptor that polls readable when that process ends, or -1; the core closes it. is_ours: it was
+     * forked by a host of this server. */
+    int (*watch)(void *context, pid_t pid, bool *is_ours);
+
+    /* Ends the process that a descriptor of watch stands for. */
+    void (*kill)(void *context, int watch_fd);
 };
 
 bool peer_equal(const struct peer *a, const struct peer *b);

@@ -93,6 +93,7 @@ static void report_stats(struct broker *b, struct message *m, int64_t now_ms)
     m->stats.failed = b->counts.failed;
     m->stats.cancelled = b->counts.cancelled;
     m->stats.refused = b->counts.refused;
+    m->stats.moved = b->counts.moved;
     m->stats.tokens = b->counts.tokens;
     m->stats.rss_bytes = resident_bytes();
     m->stats.workers = all_rows(b, sizeof(struct worker_row));

@@ -229,6 +229,27 @@ static void note_stops(struct supervisor *s, int64_t now_ms)
         hurry(s, now_ms);
 }
 
+/* The broker reads the settings again by itself: only what is good reaches it. */
+static void reload(struct supervisor *s)
+{
+    static struct config fresh; /* too large for a stack */
+    struct key_pair key;
+    struct access_list list;
+    struct error err;
+    enum status status = config_parse(&fresh, s->config->argc, s->config->argv, &err);
+    if (status == OK)
+        status = config_read_keys(&fresh, &key, &list, &err);
+    if (status != OK) {
+        log_error("reload_failed", "why=\"%s\"", err.text);
+    } else {
+        log_init("supervisor", fresh.log_level);
+        child_signal(&s->broker, SIGHUP);
+        access_free(&list);
+    }
+    explicit_bzero(&key, sizeof key);
+    config_fini(&fresh);
+}
+
 static void announce(struct supervisor *s)
 {
     printf("woolly: ready at %s with ", s->runtime.clients);
@@ -299,6 +320,8 @@ static void watch(struct supervisor *s)
         if (signals_take_child())
             reap(s, now_ms);
         note_stops(s, now_ms);
+        if (signals_take_reload())
+            reload(s);
         if (s->phase == STOPPING_BROKER && !s->broker.pid)
             stop_hosts(s, now_ms);
         enforce_limit(s, now_ms);

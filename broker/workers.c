@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "broker/broker.h"
-#include "broker/ending.h"
+#include "broker/failover.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/xalloc.h"
@@ -15,12 +15,18 @@ bool peer_equal(const struct peer *a, const struct peer *b)
     return a->identity_len == b->identity_len && !memcmp(a->identity, b->identity, a->identity_len);
 }
 
+static bool is_successor(const struct worker *w, const struct model *model, const struct msg_register *facts)
+{
+    return w->model == model && w->index == facts->index && strlen(w->host) == facts->host.len &&
+           (!facts->host.len || !memcmp(w->host, facts->host.data, facts->host.len));
+}
+
 static void mark_predecessors(struct broker *b, const struct model *model, const struct peer *peer,
-                              uint32_t index)
+                              const struct msg_register *facts)
 {
     list_each(w, &b->workers, struct worker, of_broker)
     {
-        if (peer_equal(&w->peer, peer) || (w->model == model && w->index == index))
+        if (peer_equal(&w->peer, peer) || is_successor(w, model, facts))
             worker_mark_lost(b, w, "registered again");
     }
 }
@@ -31,26 +37,38 @@ struct worker *worker_add(struct broker *b, const struct peer *peer, const struc
     struct model *model = model_find(b, facts->model);
     if (!model && !(model = model_add(b, facts->model, "", 0)))
         return NULL;
-    mark_predecessors(b, model, peer, facts->index);
+    mark_predecessors(b, model, peer, facts);
     model_take_facts(model, facts);
 
     struct worker *w = xcalloc(1, sizeof *w);
     w->peer = *peer;
     w->model = model;
+    if (facts->host.len)
+        memcpy(w->host, facts->host.data, facts->host.len);
     w->index = facts->index;
     w->pid = (pid_t)facts->pid;
-    w->watch_fd = b->port.watch(b->port.context, w->pid);
+    w->watch_fd = peer->is_remote ? -1 : b->port.watch(b->port.context, w->pid, &w->is_ours);
     w->slots = facts->slots;
     w->kv_pages = facts->kv_pages;
     w->heard_ms = w->told_ms = w->beat_ms = w->stepped_ms = now_ms;
     list_append(&b->workers, &w->of_broker);
     list_append(&model->workers, &w->of_model);
-    log_info("worker_registered", "worker=%s.%u pid=%d slots=%u ctx=%u isa=%.*s", model->name, w->index,
-             (int)w->pid, w->slots, facts->n_ctx, (int)facts->isa.len,
+    log_info("worker_registered", "worker=%s.%u host=%s pid=%d slots=%u ctx=%u isa=%.*s", model->name,
+             w->index, *w->host ? w->host : "-", (int)w->pid, w->slots, facts->n_ctx, (int)facts->isa.len,
              facts->isa.data ? facts->isa.data : "");
     worker_send(b, w, &(struct message){ .kind = MSG_WELCOME, .welcome = { .epoch = b->epoch } }, now_ms);
     broker_wake_at(b, now_ms + BEAT_MS);
     return w;
+}
+
+void worker_refuse(struct broker *b, const struct peer *peer, const char *why)
+{
+    log_warn("worker_refused", "why=\"%s\"", why);
+    message_encode(&b->out, &(struct message){ .kind = MSG_REFUSED,
+                                               .refused = { .epoch = b->epoch, .message = slice_of(why) } });
+    if (b->port.send(b->port.context, BROKER_TO_WORKER, peer, b->out.data, b->out.len) != OK) {
+        /* It has gone: then it need not be told. */
+    }
 }
 
 struct worker *worker_find(const struct broker *b, const struct peer *peer)
@@ -71,28 +89,11 @@ void worker_mark_lost(struct broker *b, struct worker *w, const char *why)
     list_append(&b->lost_workers, &w->of_lost);
 }
 
-static void end_jobs(struct broker *b, struct worker *w, int64_t now_ms)
+void worker_mark_stuck(struct broker *b, struct worker *w, const char *why)
 {
-    char why[160];
-    snprintf(why, sizeof why, "the worker of this request is lost: %s", w->lost_why);
-    list_each(job, &w->jobs, struct job, place)
-    {
-        if (job_is_live(job))
-            job_end_error(b, job, SLOT_FREED, slice_of(ERROR_WORKER_LOST), slice_of(why), now_ms);
-        else
-            job_move(&b->jobs, job, JOB_FREE);
-    }
-}
-
-/* Nobody knows whether such a model ever gets a worker again: its queue must not wait for one. */
-static void end_unwanted_model(struct broker *b, struct model *model, int64_t now_ms)
-{
-    if (model->wanted_workers || !list_is_empty(&model->workers))
-        return;
-    list_each(job, &model->queue, struct job, place)
-        job_end_error(b, job, SLOT_FREED, slice_of(ERROR_WORKER_LOST),
-                      slice_of("the last worker of this model is lost"), now_ms);
-    model_destroy(model);
+    if (!w->lost_why && w->is_ours)
+        b->port.kill(b->port.context, w->watch_fd);
+    worker_mark_lost(b, w, why);
 }
 
 void worker_take_apart(struct broker *b, struct worker *w, int64_t now_ms)
@@ -102,8 +103,8 @@ void worker_take_apart(struct broker *b, struct worker *w, int64_t now_ms)
     list_remove(&w->of_lost);
     list_remove(&w->of_broker);
     list_remove(&w->of_model);
-    end_jobs(b, w, now_ms);
-    end_unwanted_model(b, w->model, now_ms);
+    failover_begin(b, w, now_ms);
+    model_note_loss(b, w->model, now_ms);
     if (w->watch_fd >= 0)
         close(w->watch_fd);
     free(w);
@@ -114,6 +115,11 @@ bool worker_has_room(const struct worker *w)
     return !w->lost_why && w->jobs.count < w->slots;
 }
 
+bool worker_is_quiet(const struct worker *w, int64_t now_ms)
+{
+    return now_ms - w->heard_ms > (list_is_empty(&w->jobs) ? 2 * BEAT_MS : WORKER_QUIET_MS);
+}
+
 bool worker_send_bytes(struct broker *b, struct worker *w, const struct buffer *bytes, int64_t now_ms)
 {
     if (w->lost_why)
@@ -121,7 +127,10 @@ bool worker_send_bytes(struct broker *b, struct worker *w, const struct buffer *
     enum status s = b->port.send(b->port.context, BROKER_TO_WORKER, &w->peer, bytes->data, bytes->len);
     if (s != OK) {
         /* Its queue holds more messages than it has slots for: if that is full, it stopped reading. */
-        worker_mark_lost(b, w, s == E_OVERLOADED ? "it reads no messages" : "it is disconnected");
+        if (s == E_OVERLOADED)
+            worker_mark_stuck(b, w, "it reads no messages");
+        else
+            worker_mark_lost(b, w, "it is disconnected");
         return false;
     }
     w->told_ms = now_ms;
@@ -140,7 +149,7 @@ static bool has_forgotten_jobs(const struct worker *w, int64_t now_ms)
 {
     list_each(job, &w->jobs, struct job, place)
     {
-        if (now_ms - job->dispatched_us / 1000 > PEER_TIMEOUT_MS)
+        if (now_ms - job->sent_ms > PEER_TIMEOUT_MS)
             return true;
     }
     return false;
@@ -162,18 +171,24 @@ void worker_take_beat(struct broker *b, struct worker *w, const struct msg_worke
     w->kv_cached = beat->kv_cached;
     w->preempted = beat->preempted;
     w->cached_tokens = beat->cached_tokens;
-    if (now_ms - w->stepped_ms > WORKER_STALL_MS)
-        worker_mark_lost(b, w, "it makes no progress");
+    if (now_ms - w->stepped_ms > b->stall_ms)
+        worker_mark_stuck(b, w, "it makes no progress");
     else if (beat->running == 0 && has_forgotten_jobs(w, now_ms))
         worker_mark_lost(b, w, "it does not know its jobs");
+}
+
+static int64_t silence_limit_ms(const struct broker *b, const struct worker *w)
+{
+    return w->is_ours && !list_is_empty(&w->jobs) ? b->stall_ms : PEER_TIMEOUT_MS;
 }
 
 void worker_upkeep(struct broker *b, struct worker *w, int64_t now_ms)
 {
     if (w->lost_why)
         return;
-    if (now_ms - w->heard_ms >= PEER_TIMEOUT_MS) {
-        worker_mark_lost(b, w, "it is silent");
+    int64_t end_ms = w->heard_ms + silence_limit_ms(b, w);
+    if (deadline_passed(now_ms, end_ms)) {
+        worker_mark_stuck(b, w, "it is silent");
         return;
     }
     if (now_ms - w->told_ms >= BEAT_MS &&
@@ -181,5 +196,5 @@ void worker_upkeep(struct broker *b, struct worker *w, int64_t now_ms)
                      now_ms))
         return;
     broker_wake_at(b, w->told_ms + BEAT_MS);
-    broker_wake_at(b, w->heard_ms + PEER_TIMEOUT_MS);
+    broker_wake_at(b, end_ms);
 }

@@ -26,6 +26,19 @@ void list_prepend(struct list *l, struct link *n)
     l->count++;
 }
 
+void list_insert_before(struct link *at, struct link *n)
+{
+    if (!at->prev) {
+        list_prepend(at->list, n);
+        return;
+    }
+    assert(!n->list);
+    *n = (struct link){ .next = at, .prev = at->prev, .list = at->list };
+    at->prev->next = n;
+    at->prev = n;
+    at->list->count++;
+}
+
 void list_remove(struct link *n)
 {
     struct list *l = n->list;

@@ -19,6 +19,7 @@ struct list {
 
 void list_append(struct list *l, struct link *n);
 void list_prepend(struct list *l, struct link *n);
+void list_insert_before(struct link *at, struct link *n);
 void list_remove(struct link *n);
 
 static inline bool list_is_empty(const struct list *l)

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,6 +16,17 @@
 void process_init(int argc, char **argv, char **envp)
 {
     setproctitle_init(argc, argv, envp);
+}
+
+void process_harden(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_CORE, &limit) == 0) {
+        limit.rlim_cur = 0; /* who must see one can raise it again from outside (prlimit) */
+        setrlimit(RLIMIT_CORE, &limit);
+    }
+    umask(077);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 
 void process_title(const char *format, ...)
@@ -37,6 +49,35 @@ void process_die_with(pid_t parent)
 int process_watch(pid_t pid)
 {
     return (int)syscall(SYS_pidfd_open, pid, 0);
+}
+
+void process_kill_watched(int watch_fd)
+{
+    syscall(SYS_pidfd_send_signal, watch_fd, SIGKILL, NULL, 0);
+}
+
+/* 0 if there is no such process. The name in the file is in brackets and may itself have any bytes. */
+static pid_t parent_of(pid_t pid)
+{
+    char path[40], text[512];
+    int parent = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return 0;
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = 0;
+    const char *behind_name = strrchr(text, ')');
+    if (!behind_name || sscanf(behind_name, ") %*c %d", &parent) != 1)
+        return 0;
+    return parent;
+}
+
+bool process_is_near_descendant(pid_t pid, pid_t ancestor)
+{
+    pid_t parent = parent_of(pid);
+    return parent > 0 && (parent == ancestor || parent_of(parent) == ancestor);
 }
 
 void process_raise_file_limit(void)

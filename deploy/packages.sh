@@ -2,7 +2,7 @@
 # Sourced by deploy/run.sh and tests/run.sh: installs the Debian packages that are missing, and says so.
 
 packages_build=(build-essential cmake ninja-build pkg-config libzmq3-dev libmsgpack-dev libbsd-dev libjansson-dev
-    libhwloc-dev libcurl4-openssl-dev libcmocka-dev python3)
+    libhwloc-dev libcurl4-openssl-dev libseccomp-dev libyaml-dev libcmocka-dev python3)
 packages_test=(clang libclang-rt-14-dev python3-zmq python3-msgpack python3-numpy procps)
 packages_aarch64=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
 

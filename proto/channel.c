@@ -27,14 +27,20 @@ static void note_event(struct channel *c, int event)
     switch (event) {
     case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
         c->is_connected = true;
-        c->is_refused = false;
+        c->refusal = NULL;
         break;
     case ZMQ_EVENT_DISCONNECTED:
         c->was_lost |= c->is_connected;
         c->is_connected = false;
         break;
+    case ZMQ_EVENT_CONNECT_RETRIED:
+        if (!c->refusal) /* what went wrong, not that it is tried again */
+            c->refusal = "nobody listens there";
+        break;
     default:
-        c->is_refused = true;
+        c->refusal =
+            "it does not accept our key, or we have none where it wants one (--key, --server-key), or it is "
+            "no Woolly server";
     }
 }
 
@@ -55,7 +61,22 @@ static void read_monitor(struct channel *c)
     zmq_msg_close(&frame);
 }
 
-enum status channel_open(struct channel *c, const char *endpoint, int64_t deadline_ms, struct error *err)
+static enum status connect_socket(struct channel *c, const char *endpoint, const char *key_file,
+                                  const char *server_key, struct error *err)
+{
+    struct peer_keys keys;
+    bool is_given = false;
+    enum status s = OK;
+    if (wire_is_tcp(endpoint))
+        s = keys_find(key_file, server_key, &keys, &is_given, err);
+    if (s == OK)
+        s = wire_connect(c->socket, endpoint, is_given ? &keys : NULL, err);
+    explicit_bzero(&keys, sizeof keys);
+    return s;
+}
+
+enum status channel_open(struct channel *c, const char *endpoint, const char *key_file,
+                         const char *server_key, int64_t deadline_ms, struct error *err)
 {
     enum status s = E_IO;
 
@@ -70,12 +91,12 @@ enum status channel_open(struct channel *c, const char *endpoint, int64_t deadli
         error_errno(err, "cannot watch a ZeroMQ socket");
         goto fail;
     }
-    if ((s = wire_connect(c->socket, endpoint, err)) != OK)
+    if ((s = connect_socket(c, endpoint, key_file, server_key, err)) != OK)
         goto fail;
     while (!c->is_connected) {
-        if (c->is_refused || deadline_passed(clock_ms(), deadline_ms)) {
+        if (c->refusal || deadline_passed(clock_ms(), deadline_ms)) {
             s = error_set(err, E_UNREACHABLE, "no server at %s: %s", endpoint,
-                          c->is_refused ? "nobody listens there" : "no connection in time");
+                          c->refusal ? c->refusal : "no connection in time");
             goto fail;
         }
         channel_wait(c, deadline_ms);

@@ -16,15 +16,16 @@
 struct channel {
     void *context, *socket, *monitor;
     bool is_connected;
-    bool is_refused; /* the latest attempt to connect failed */
-    bool was_lost;   /* a break that channel_receive has not told yet */
-    int poll_fd;     /* an epoll instance over all the others; 0 until somebody wants it */
+    const char *refusal; /* why the latest attempt to connect failed */
+    bool was_lost;       /* a break that channel_receive has not told yet */
+    int poll_fd;         /* an epoll instance over all the others; 0 until somebody wants it */
     int timer_fd;
 };
 
-/* Connects and waits until the peer has shaken hands: E_UNREACHABLE when it refuses or the time is over. */
-MUST_CHECK enum status channel_open(struct channel *c, const char *endpoint, int64_t deadline_ms,
-                                    struct error *err);
+/* Connects and waits until the peer has shaken hands: E_UNREACHABLE when it refuses or the time is over. With
+ * TCP the connection is encrypted if there are keys; NULL for either means as keys_find says. */
+MUST_CHECK enum status channel_open(struct channel *c, const char *endpoint, const char *key_file,
+                                    const char *server_key, int64_t deadline_ms, struct error *err);
 
 /* Messages sent shortly before may take up to linger_ms to leave. */
 void channel_close(struct channel *c, int linger_ms);

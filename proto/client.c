@@ -21,6 +21,7 @@
 #include "common/utf8.h"
 #include "common/xalloc.h"
 #include "proto/channel.h"
+#include "proto/client_layout.h"
 #include "proto/messages.h"
 
 enum {
@@ -30,22 +31,6 @@ enum {
     MAX_KEPT = 10000,             /* messages set aside while a question waits for its answer */
     MAX_MESSAGES_PER_CALL = 1000, /* without an event among them: a flood must not catch the caller */
 };
-
-/* Token details are handed out as they were decoded. */
-#define SAME_FIELD(a, field_a, b, field_b)                                                                   \
-    _Static_assert(offsetof(struct a, field_a) == offsetof(struct b, field_b), #a "." #field_a)
-SAME_FIELD(woolly_alternative, id, token_alternative, id);
-SAME_FIELD(woolly_alternative, logprob, token_alternative, logprob);
-SAME_FIELD(woolly_alternative, bytes, token_alternative, bytes.data);
-SAME_FIELD(woolly_alternative, n_bytes, token_alternative, bytes.len);
-SAME_FIELD(woolly_token, id, token_detail, id);
-SAME_FIELD(woolly_token, logprob, token_detail, logprob);
-SAME_FIELD(woolly_token, bytes, token_detail, bytes.data);
-SAME_FIELD(woolly_token, n_bytes, token_detail, bytes.len);
-SAME_FIELD(woolly_token, top, token_detail, top.items);
-SAME_FIELD(woolly_token, n_top, token_detail, top.n);
-_Static_assert(sizeof(struct woolly_token) == sizeof(struct token_detail), "woolly_token");
-_Static_assert(sizeof(struct woolly_alternative) == sizeof(struct token_alternative), "woolly_alternative");
 
 struct live {
     uint64_t id;
@@ -656,6 +641,7 @@ enum woolly_status woolly_get_stats(struct woolly *w, int timeout_ms, struct woo
         .failed = m.stats.failed,
         .cancelled = m.stats.cancelled,
         .refused = m.stats.refused,
+        .moved = m.stats.moved,
         .tokens = m.stats.tokens,
         .rss_bytes = m.stats.rss_bytes,
         .workers = rows,
@@ -858,6 +844,12 @@ enum woolly_status woolly_cancel(struct woolly *w, uint64_t id, struct woolly_er
 
 enum woolly_status woolly_connect(struct woolly **out, const char *endpoint, struct woolly_error *err)
 {
+    return woolly_connect_with_keys(out, endpoint, NULL, NULL, err);
+}
+
+enum woolly_status woolly_connect_with_keys(struct woolly **out, const char *endpoint, const char *key_file,
+                                            const char *server_key, struct woolly_error *err)
+{
     char address[512];
     struct error why;
     struct message pong;
@@ -868,7 +860,7 @@ enum woolly_status woolly_connect(struct woolly **out, const char *endpoint, str
     w->decoder = decoder_create();
     enum status s = wire_find_endpoint(endpoint, address, sizeof address, &why);
     if (s == OK)
-        s = channel_open(&w->channel, address, deadline_ms, &why);
+        s = channel_open(&w->channel, address, key_file, server_key, deadline_ms, &why);
     if (s != OK) {
         woolly_close(w);
         return fail(err, public_status(s), "%s", why.text);

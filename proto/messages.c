@@ -55,11 +55,21 @@ static const struct field embed_fields[] = {
 };
 SCHEMA(embed_schema, generate, embed_fields);
 
+static const struct field resumed_choice_fields[] = {
+    FIELD(resumed_choice, ids, "ids", BYTES, .max = MAX_RESUME_BYTES),
+    FIELD(resumed_choice, text_bytes, "text_bytes", U64),
+    FIELD(resumed_choice, logprob_sum, "logprob_sum", DOUBLE),
+    FIELD(resumed_choice, finish_reason, "finish_reason", TEXT, .max = MAX_WORD),
+};
+SCHEMA(resumed_choice_schema, resumed_choice, resumed_choice_fields);
+
 static const struct field work_fields[] = {
     PROMPT_FIELDS,
     SAMPLING_FIELDS,
     POOLING_FIELD,
     FIELD(generate, normalize, "normalize", BOOL),
+    FIELD(generate, resume, "resume", LIST, .max = MAX_CHOICES, .inner = &resumed_choice_schema),
+    FIELD(generate, prompt_told, "prompt_told", U32),
 };
 SCHEMA(work_schema, generate, work_fields);
 
@@ -235,6 +245,7 @@ static const struct field msg_stats_reply_fields[] = {
     FIELD(msg_stats_reply, failed, "failed", U64, REQUIRED),
     FIELD(msg_stats_reply, cancelled, "cancelled", U64, REQUIRED),
     FIELD(msg_stats_reply, refused, "refused", U64, REQUIRED),
+    FIELD(msg_stats_reply, moved, "moved", U64),
     FIELD(msg_stats_reply, tokens, "tokens", U64, REQUIRED),
     FIELD(msg_stats_reply, rss_bytes, "rss_bytes", U64, REQUIRED),
     FIELD(msg_stats_reply, workers, "workers", LIST, REQUIRED, .max = MAX_ROWS, .inner = &worker_row_schema),
@@ -263,6 +274,7 @@ static const struct field msg_register_fields[] = {
     FIELD(msg_register, model, "model", TEXT, REQUIRED, .max = MAX_MODEL_NAME),
     FIELD(msg_register, path, "path", TEXT, .max = MAX_PATH_BYTES),
     FIELD(msg_register, architecture, "architecture", TEXT, .max = MAX_WORD),
+    FIELD(msg_register, host, "host", TEXT, .max = MAX_HOST_BYTES),
     FIELD(msg_register, index, "index", U32, REQUIRED, .max = MAX_ROWS),
     FIELD(msg_register, pid, "pid", U64, REQUIRED, .min = 1, .max = INT32_MAX),
     FIELD(msg_register, slots, "slots", U32, REQUIRED, .min = 1, .max = MAX_ROWS),
@@ -343,6 +355,12 @@ static const struct field msg_welcome_fields[] = {
 };
 SCHEMA(msg_welcome_schema, msg_welcome, msg_welcome_fields);
 
+static const struct field msg_refused_fields[] = {
+    FIELD(msg_refused, epoch, "epoch", U64, REQUIRED, .min = 1),
+    FIELD(msg_refused, message, "message", TEXT, .max = MAX_ERROR_BYTES),
+};
+SCHEMA(msg_refused_schema, msg_refused, msg_refused_fields);
+
 static const struct field msg_submit_fields[] = {
     FIELD(msg_submit, epoch, "epoch", U64, REQUIRED),
     FIELD(msg_submit, job, "job", U64, REQUIRED, .min = 1),
@@ -415,6 +433,7 @@ static const struct {
     [MSG_BYE] = { "bye", WORKER_TO_BROKER, &msg_epoch_schema },
 
     [MSG_WELCOME] = { "welcome", BROKER_TO_WORKER, &msg_welcome_schema },
+    [MSG_REFUSED] = { "refused", BROKER_TO_WORKER, &msg_refused_schema },
     [MSG_SUBMIT] = { "submit", BROKER_TO_WORKER, &msg_submit_schema },
     [MSG_OPEN] = { "open", BROKER_TO_WORKER, &msg_submit_schema },
     [MSG_ADVANCE] = { "advance", BROKER_TO_WORKER, &msg_advance_schema },

@@ -14,12 +14,14 @@ enum {
      * 15 MB. */
     MAX_MESSAGE_OBJECTS = MAX_PROMPT_TOKENS + (64 << 10),
     MAX_MODEL_NAME = 128,
+    MAX_HOST_BYTES = 128,
     MAX_STOPS = 16,
     MAX_LOGPROBS = 20,
     MAX_CHOICES = 16, /* of one request: n and best_of */
     MAX_SALT_BYTES = 64,
     MAX_SESSION_NAME = 64,
     MAX_EMBEDDING_BYTES = 1 << 20,
+    MAX_RESUME_BYTES = 4 << 20, /* ids of all choices, at 4 bytes: of more a request cannot be resumed */
     MAX_SCORED_TOKENS = MAX_LOGPROBS,
     MAX_SCORED_STRINGS = 256, /* each of 1 to FIELD_TEXTS_BYTES bytes */
     MAX_TOKEN_BYTES = 1024,   /* of one token in struct token_detail */
@@ -62,6 +64,7 @@ enum message_kind {
     MSG_BYE,
     /* broker to worker */
     MSG_WELCOME,
+    MSG_REFUSED,
     MSG_SUBMIT,
     MSG_OPEN,
     MSG_ADVANCE,
@@ -69,6 +72,14 @@ enum message_kind {
     MSG_BROKER_BEAT,
     MSG_STOP,
     MSG_KINDS
+};
+
+/* How far a worker that is gone came with one choice of a request. */
+struct resumed_choice {
+    struct slice ids;           /* int32_t, little-endian: generated so far */
+    uint64_t text_bytes;        /* of the text of these that have been told */
+    double logprob_sum;         /* of these */
+    struct slice finish_reason; /* it has ended; absent while it goes on */
 };
 
 /* A completion that somebody wants, or with `pooling` an embedding. Exactly one of prompt and tokens is
@@ -99,6 +110,10 @@ struct generate {
     bool ignore_end;      /* go on past end-of-text tokens */
     bool stream;          /* tokens as they come; otherwise all of them in `done` */
     uint64_t deadline_ms; /* from acceptance to the last token; 0 for none */
+
+    /* Only for workers: what another one began. */
+    struct struct_array resume; /* struct resumed_choice, one for each choice or candidate; none: nothing */
+    uint32_t prompt_told;       /* tokens of the prompt whose details have been told */
 };
 
 struct token_alternative {
@@ -230,6 +245,7 @@ struct msg_stats_reply {
     double uptime_s;
     uint64_t clients, queued, running;
     uint64_t accepted, done, failed, cancelled, refused;
+    uint64_t moved;              /* requests that went on at another worker, since theirs was lost */
     uint64_t tokens;             /* delivered by workers since the start */
     uint64_t rss_bytes;          /* of the broker */
     struct struct_array workers; /* struct worker_row */
@@ -251,6 +267,8 @@ struct msg_empty { /* pong, client beat */
 
 struct msg_register {
     struct slice model, path, architecture;
+    struct slice
+        host;       /* one run of a model host: the same for its workers, and for all their registrations */
     uint32_t index; /* which worker of its host: 0, 1, ... */
     uint64_t pid;
     uint32_t slots; /* first credit: jobs it takes at once */
@@ -277,7 +295,7 @@ struct step_item {
     struct slice cache_miss;
     struct struct_array
         prompt_logprobs;    /* struct token_detail of the prompt's next tokens, before any token */
-    double logprob_sum;     /* of an ending: of the choice's tokens */
+    double logprob_sum;     /* of the choice's tokens so far: where there are several, and of an ending */
     struct slice embedding; /* with finish_reason "stop": little-endian float32 */
     uint64_t decode_us;     /* of an ending: from its first token to its last, as the worker made them */
 };
@@ -318,6 +336,11 @@ struct msg_worker_beat {
 
 struct msg_welcome {
     uint64_t epoch;
+};
+
+struct msg_refused { /* in place of welcome */
+    uint64_t epoch;
+    struct slice message;
 };
 
 struct msg_submit { /* submit, open */
@@ -366,6 +389,7 @@ struct msg_epoch { /* bye, broker beat, stop */
 #define ERROR_SHUTTING_DOWN     "shutting_down"
 #define ERROR_DEADLINE_EXCEEDED "deadline_exceeded"
 #define ERROR_WORKER_LOST       "worker_lost"
+#define ERROR_POISON            "poison"
 #define ERROR_SLOW_READER       "slow_reader"
 #define ERROR_INTERNAL          "internal"
 
@@ -388,6 +412,7 @@ struct message {
         struct msg_advanced advanced;
         struct msg_worker_beat beat;
         struct msg_welcome welcome;
+        struct msg_refused refused;
         struct msg_submit submit;
         struct msg_advance advance;
         struct msg_drop drop;

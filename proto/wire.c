@@ -1,5 +1,6 @@
 #include "proto/wire.h"
 
+#include <arpa/inet.h>
 #include <assert.h>
 #include <bsd/string.h>
 #include <errno.h>
@@ -17,6 +18,10 @@
  * these only keep a stuck peer from taking memory. */
 enum { HIGH_WATER = 1000, HANDSHAKE_MS = 5000, ZMTP_BEAT_MS = 2000, ZMTP_DEAD_MS = 6000, BACKLOG = 1024 };
 
+/* A packet that gets lost must not hold up a new try for minutes, nor a peer that vanished keep its socket
+ * for hours: the kernel asks after KEEPALIVE_IDLE_S of silence, and gives up after three unanswered times. */
+enum { CONNECT_MS = 3000, KEEPALIVE_IDLE_S = 30, KEEPALIVE_INTERVAL_S = 10, KEEPALIVE_TRIES = 3 };
+
 static bool set_int(void *socket, int option, int value)
 {
     return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
@@ -33,10 +38,13 @@ void *wire_open(void *context, enum wire_role role, struct error *err)
     bool ok = set_int(socket, ZMQ_LINGER, 0) && set_int(socket, ZMQ_SNDHWM, HIGH_WATER) &&
               set_int(socket, ZMQ_RCVHWM, HIGH_WATER) && set_int(socket, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS) &&
               set_int(socket, ZMQ_BACKLOG, BACKLOG) && set_int(socket, ZMQ_TCP_KEEPALIVE, 1) &&
+              set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S) &&
+              set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S) &&
+              set_int(socket, ZMQ_TCP_KEEPALIVE_CNT, KEEPALIVE_TRIES) &&
               zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &max_bytes, sizeof max_bytes) == 0;
     if (role == WIRE_PEER) /* nothing is queued for a peer that is not there */
         ok = ok && set_int(socket, ZMQ_IMMEDIATE, 1) && set_int(socket, ZMQ_RECONNECT_IVL, 100) &&
-             set_int(socket, ZMQ_RECONNECT_IVL_MAX, 2000);
+             set_int(socket, ZMQ_RECONNECT_IVL_MAX, 2000) && set_int(socket, ZMQ_CONNECT_TIMEOUT, CONNECT_MS);
     else /* a send to a peer that is gone or full fails instead of vanishing */
         ok = ok && set_int(socket, ZMQ_ROUTER_MANDATORY, 1);
     if (!ok) {
@@ -71,19 +79,33 @@ static bool is_port(const char *text)
     return !strcmp(text, "*") || (digits && digits <= 5 && !text[digits] && atoi(text) <= 65535);
 }
 
-enum status wire_check_local(const char *endpoint, struct error *err)
+bool wire_is_tcp(const char *endpoint)
+{
+    return !strncmp(endpoint, "tcp://", 6);
+}
+
+static enum status check_open(const char *endpoint, struct error *err)
+{
+    if (!wire_is_tcp(endpoint))
+        return error_set(err, E_UNSUPPORTED,
+                         "cannot listen on \"%s\": only ipc://PATH and tcp://HOST:PORT are known", endpoint);
+    return error_set(
+        err, E_UNSUPPORTED,
+        "cannot listen on \"%s\": beyond loopback (tcp://127.0.0.1:PORT) only with --key and --allow, "
+        "which encrypt connections and say whose are taken (or, on a network where everybody may do "
+        "everything, with --insecure)",
+        endpoint);
+}
+
+enum status wire_check_listen(const char *endpoint, enum wire_reach reach, struct error *err)
 {
     enum { MAX_PATH = sizeof((struct sockaddr_un *)0)->sun_path - 1 };
-    const char *part = local_part(endpoint);
-    if (!part)
-        return error_set(
-            err, E_UNSUPPORTED,
-            "cannot listen on \"%s\": only ipc:// and loopback (tcp://127.0.0.1:PORT) are allowed, "
-            "because connections are neither encrypted nor authenticated",
-            endpoint);
-    if (!strncmp(endpoint, "tcp://", 6) && !is_port(part))
+    const char *part = local_part(endpoint), *colon = strrchr(endpoint, ':');
+    if (!part && (reach == REACH_MACHINE || !wire_is_tcp(endpoint)))
+        return check_open(endpoint, err);
+    if (wire_is_tcp(endpoint) && (colon < endpoint + 6 || !is_port(colon + 1)))
         return error_set(err, E_INVALID, "cannot listen on \"%s\": a port is 0 to 65535 or *", endpoint);
-    if (!strncmp(endpoint, "ipc://", 6) && (!*part || strlen(part) > MAX_PATH))
+    if (!wire_is_tcp(endpoint) && (!*part || strlen(part) > MAX_PATH))
         return error_set(err, E_INVALID, "cannot listen on \"%s\": a path has 1 to %d bytes", endpoint,
                          MAX_PATH);
     return OK;
@@ -117,13 +139,27 @@ void wire_remove_socket(const char *endpoint)
         unlink(endpoint + 6);
 }
 
-enum status wire_bind(void *socket, const char *endpoint, char *bound, struct error *err)
+/* Options count for what is bound or connected after them, so one socket may have a plain and an encrypted
+ * end. */
+static bool guard(void *socket, const char *endpoint, const struct wire_guard *g)
 {
-    enum status s = wire_check_local(endpoint, err);
+    if (!g || !g->key || !wire_is_tcp(endpoint))
+        return set_int(socket, ZMQ_CURVE_SERVER, 0);
+    return set_int(socket, ZMQ_CURVE_SERVER, 1) &&
+           zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, g->key->secret_key, KEY_TEXT) == 0 &&
+           zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, g->domain, strlen(g->domain)) == 0;
+}
+
+enum status wire_bind(void *socket, const char *endpoint, const struct wire_guard *g, char *bound,
+                      struct error *err)
+{
+    enum status s = wire_check_listen(endpoint, g ? REACH_NETWORK : REACH_MACHINE, err);
     if (s != OK)
         return s;
     if (!strncmp(endpoint, "tcp://[", 7) && !set_int(socket, ZMQ_IPV6, 1))
         return error_set(err, E_IO, "cannot use IPv6: %s", zmq_strerror(errno));
+    if (!guard(socket, endpoint, g))
+        return error_set(err, E_IO, "cannot guard \"%s\": %s", endpoint, zmq_strerror(errno));
     const char *owner = find_owner(endpoint);
     if (owner)
         return error_set(err, E_IO, "cannot listen on \"%s\": %s", endpoint, owner);
@@ -135,16 +171,31 @@ enum status wire_bind(void *socket, const char *endpoint, char *bound, struct er
     return OK;
 }
 
-enum status wire_connect(void *socket, const char *endpoint, struct error *err)
+static bool use_keys(void *socket, const struct peer_keys *keys)
+{
+    return zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, keys->server, KEY_TEXT) == 0 &&
+           zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, keys->own.public_key, KEY_TEXT) == 0 &&
+           zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, keys->own.secret_key, KEY_TEXT) == 0;
+}
+
+/* Across a network a peer can vanish without a word. On this machine the kernel tells, and pings would cut
+ * off a peer that merely does not read for a while. */
+static bool watch_line(void *socket, const char *endpoint)
+{
+    return is_local(endpoint) || (set_int(socket, ZMQ_HEARTBEAT_IVL, ZMTP_BEAT_MS) &&
+                                  set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, ZMTP_DEAD_MS) &&
+                                  set_int(socket, ZMQ_HEARTBEAT_TTL, ZMTP_DEAD_MS));
+}
+
+enum status wire_connect(void *socket, const char *endpoint, const struct peer_keys *keys, struct error *err)
 {
     if (!strncmp(endpoint, "tcp://[", 7) && !set_int(socket, ZMQ_IPV6, 1))
         return error_set(err, E_IO, "cannot use IPv6: %s", zmq_strerror(errno));
-    /* Across a network a peer can vanish without a word. On this machine the kernel tells, and pings would
-     * cut off a peer that merely does not read for a while. */
-    if (!is_local(endpoint) && !(set_int(socket, ZMQ_HEARTBEAT_IVL, ZMTP_BEAT_MS) &&
-                                 set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, ZMTP_DEAD_MS) &&
-                                 set_int(socket, ZMQ_HEARTBEAT_TTL, ZMTP_DEAD_MS)))
+    if (!watch_line(socket, endpoint))
         return error_set(err, E_IO, "cannot set ZMTP heartbeats: %s", zmq_strerror(errno));
+    if (keys && wire_is_tcp(endpoint) && !use_keys(socket, keys))
+        return error_set(err, E_IO, "cannot encrypt the connection to \"%s\": %s", endpoint,
+                         zmq_strerror(errno));
     if (zmq_connect(socket, endpoint) != 0)
         return error_set(err, E_INVALID, "cannot connect to \"%s\": %s", endpoint, zmq_strerror(errno));
     return OK;
@@ -189,6 +240,15 @@ enum status wire_receive(void *socket, struct wire_message *m)
 malformed:
     skip_rest(socket, &m->body);
     return E_FORMAT;
+}
+
+/* Of a TCP connection ZeroMQ tells the address in numbers, of a local socket something else. */
+bool wire_came_by_tcp(struct wire_message *m)
+{
+    const char *address = zmq_msg_gets(&m->body, "Peer-Address");
+    unsigned char numbers[16];
+    return address &&
+           (inet_pton(AF_INET, address, numbers) == 1 || inet_pton(AF_INET6, address, numbers) == 1);
 }
 
 void wire_message_close(struct wire_message *m)

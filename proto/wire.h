@@ -1,6 +1,6 @@
 /* ZeroMQ sockets as all of Woolly uses them: bounded queues, bounded messages, no lingering, no blocking
- * sends, ZMTP heartbeats on TCP, and one way to take a message apart. Open contexts and sockets only after
- * the last fork. */
+ * sends, encryption and ZMTP heartbeats between machines, and one way to take a message apart. Open contexts
+ * and sockets only after the last fork. */
 #ifndef WOOLLY_PROTO_WIRE_H
 #define WOOLLY_PROTO_WIRE_H
 
@@ -9,6 +9,7 @@
 #include <zmq.h>
 
 #include "common/status.h"
+#include "proto/keys.h"
 
 enum wire_role {
     WIRE_CLIENT_SIDE, /* ROUTER that clients connect to: identities are the broker's own */
@@ -21,16 +22,34 @@ enum { WIRE_MAX_IDENTITY = 255 };
 /* NULL with an error text on failure. */
 void *wire_open(void *context, enum wire_role role, struct error *err);
 
-/* Whether wire_bind may be given the endpoint: ipc:// or loopback TCP, and well formed. */
-MUST_CHECK enum status wire_check_local(const char *endpoint, struct error *err);
+bool wire_is_tcp(const char *endpoint);
 
-/* Binds; the error names the endpoint and the way out. Only ipc:// and loopback TCP are allowed. *bound (may
- * be NULL, else room for 256 bytes) gets the endpoint really bound, for "tcp://127.0.0.1:*". */
-MUST_CHECK enum status wire_bind(void *socket, const char *endpoint, char *bound, struct error *err);
+/* Who can reach a socket: programs of this machine, or those of any that has a way to it. */
+enum wire_reach { REACH_MACHINE, REACH_NETWORK };
+
+/* Whether wire_bind may be given the endpoint: ipc://PATH, tcp://HOST:PORT, and only with REACH_NETWORK a
+ * HOST that is not loopback. */
+MUST_CHECK enum status wire_check_listen(const char *endpoint, enum wire_reach reach, struct error *err);
+
+/* Who may connect to what is bound. On TCP a key means CURVE: there must be a ZAP handler in the context
+ * *before*, or ZeroMQ lets everybody in. Local sockets have the permissions of their folder instead. */
+struct wire_guard {
+    const struct key_pair *key; /* of the server; NULL: everybody may, in plain text */
+    const char *domain;         /* what the ZAP handler is told */
+};
+
+/* Binds; the error names the endpoint and the way out. Without a guard only ipc:// and loopback TCP are
+ * allowed. *bound (may be NULL, else room for 256 bytes) gets the endpoint really bound, for
+ * "tcp://127.0.0.1:*". A socket may be bound more than once, each time with a guard of its own: the local
+ * ones first. */
+MUST_CHECK enum status wire_bind(void *socket, const char *endpoint, const struct wire_guard *guard,
+                                 char *bound, struct error *err);
 /* Removes the file of an ipc:// endpoint where nobody listens any more; ZeroMQ leaves it behind. */
 void wire_remove_socket(const char *endpoint);
 
-MUST_CHECK enum status wire_connect(void *socket, const char *endpoint, struct error *err);
+/* `keys` (may be NULL) count on TCP only. */
+MUST_CHECK enum status wire_connect(void *socket, const char *endpoint, const struct peer_keys *keys,
+                                    struct error *err);
 
 /* One message in: body is its last frame; identity and delimiter only from a ROUTER. Close it after use. */
 struct wire_message {
@@ -44,6 +63,9 @@ struct wire_message {
  * (already consumed; identity is filled if there was one), E_IO otherwise. */
 MUST_CHECK enum status wire_receive(void *socket, struct wire_message *m);
 void wire_message_close(struct wire_message *m);
+
+/* Whether the sender of a received message is connected by TCP, and so may be on another machine. */
+bool wire_came_by_tcp(struct wire_message *m);
 
 /* Without waiting. identity_len 0 for a DEALER. E_OVERLOADED: the peer's queue is full. E_UNREACHABLE: no
  * such peer (any more). */

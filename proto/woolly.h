@@ -68,6 +68,13 @@ struct woolly;
 WOOLLY_API WOOLLY_MUST_CHECK enum woolly_status woolly_connect(struct woolly **out, const char *endpoint,
                                                                struct woolly_error *err);
 
+/* The same for a server on another machine that takes only encrypted connections of keys it knows. `key_file`
+ * is a file made by `woolly keygen`, `server_key` the server's public key; NULL means $WOOLLY_KEY and
+ * $WOOLLY_SERVER_KEY, which woolly_connect uses as well. Keys count for tcp:// endpoints only. */
+WOOLLY_API WOOLLY_MUST_CHECK enum woolly_status
+woolly_connect_with_keys(struct woolly **out, const char *endpoint, const char *key_file,
+                         const char *server_key, struct woolly_error *err);
+
 /* Cancels what is live, without waiting for the answers, and frees the connection. NULL is fine. */
 WOOLLY_API void woolly_close(struct woolly *w);
 
@@ -286,6 +293,7 @@ struct woolly_stats {
     double uptime_s;
     uint64_t clients, queued, running;
     uint64_t accepted, done, failed, cancelled, refused;
+    uint64_t moved;  /* to another worker, since theirs was lost */
     uint64_t tokens; /* generated since the server started */
     uint64_t rss_bytes;
     const struct woolly_worker *workers;

@@ -2,7 +2,8 @@
 # Installs what the tests need, builds every variant and runs every test.
 #
 #   tests/run.sh          what belongs in CI: some minutes on two cores
-#   tests/run.sh --long   the same with 60 s per fuzz target, and 10,000 requests at the scheduler and at the server
+#   tests/run.sh --long   the same with 60 s per fuzz target, 10,000 requests at the scheduler and at the server, and
+#                         workers that die for five minutes
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=deploy/packages.sh
@@ -84,10 +85,11 @@ step "aarch64: kernels" aarch64_kernels
 step "clang: build" build clang
 step "clang: unit and kernel tests" run_ctest clang -LE "e2e|golden"
 [ -z "$soak_requests" ] || WOOLLY_SOAK_REQUESTS=$soak_requests step "release: long soak" run_ctest release -R "^soak"
+[ -z "$soak_requests" ] || WOOLLY_CHAOS_SECONDS=300 step "release: long chaos" run_ctest release -R "^chaos$" --timeout 500
 step "asan: build" build asan
 step "asan: tests" run_ctest asan -E "^(logits|same_answer)$" # minutes of arithmetic that kernels and engine cover
 step "tsan: build" build tsan
-step "tsan: tests" run_ctest tsan -R "^(wire|client|uplink|host|pool|engine|sessions|soak|serve|command_line)$" # what has threads
+step "tsan: tests" run_ctest tsan -R "^(wire|client|keys|uplink|host|pool|engine|sessions|soak|serve|command_line)$" # what has threads
 step "fuzz: build" build fuzz
 step "fuzz: targets" fuzz
 

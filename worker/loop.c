@@ -3,6 +3,7 @@
  * nothing piles up here: the broker's credit bounds the jobs, and the jobs bound the message. */
 #include "worker/loop.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "common/process.h"
 #include "common/signals.h"
 #include "common/utf8.h"
+#include "worker/sandbox.h"
 #include "worker/scheduler.h"
 #include "worker/uplink.h"
 
@@ -28,6 +30,7 @@ struct worker {
     struct scheduler *scheduler;
     struct uplink uplink;
     struct msg_register self;
+    char host[MAX_HOST_BYTES];
     bool is_stopping;
 
     int64_t beat_at_ms;
@@ -149,13 +152,23 @@ static void turn(struct worker *w)
 
 /* ---- begin and end ---- */
 
+static void name_host(char *out, size_t size)
+{
+    char name[HOST_NAME_MAX + 1] = "";
+    if (gethostname(name, sizeof name - 1) != 0 || !utf8_is_valid(name, strlen(name)))
+        name[0] = 0;
+    snprintf(out, size, "%s:%d", name, (int)getppid());
+}
+
 static void describe_self(struct worker *w)
 {
+    name_host(w->host, sizeof w->host);
     const struct model_facts *facts = model_facts(w->setup->model);
     const char *path = w->setup->path; /* a path may be any bytes, a message may not */
     w->self = (struct msg_register){ .model = slice_of(w->setup->name),
                                      .path = slice_of(utf8_is_valid(path, strlen(path)) ? path : "?"),
                                      .architecture = slice_of(facts->architecture),
+                                     .host = slice_of(w->host),
                                      .index = (uint32_t)w->index,
                                      .pid = (uint64_t)getpid(),
                                      .slots = (uint32_t)w->setup->engine.n_slots,
@@ -222,7 +235,11 @@ static enum status begin(struct worker *w, struct error *err)
              engine_isa(w->engine), w->setup->engine.n_threads, is_pinned ? "yes" : "no",
              w->setup->engine.n_slots, w->setup->engine.n_ctx, (unsigned long long)engine_kv_bytes(w->engine),
              (long long)(clock_us() - begin_us));
-    return uplink_init(&w->uplink, w->setup->endpoint, &w->self, clock_ms(), err);
+    s = uplink_init(&w->uplink, w->setup->endpoint, w->setup->keys, &w->self, clock_ms(), err);
+    if (s == OK)
+        sandbox_enter(&(struct sandbox){ .has_network = wire_is_tcp(w->setup->endpoint),
+                                         .has_files = w->setup->sessions != NULL });
+    return s;
 }
 
 static void say_bye(struct worker *w)

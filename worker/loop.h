@@ -4,6 +4,7 @@
 #define WOOLLY_WORKER_LOOP_H
 
 #include "common/topology.h"
+#include "proto/keys.h"
 #include "worker/model/engine.h"
 #include "worker/speculate.h"
 #include "worker/token/byte_order.h"
@@ -13,7 +14,8 @@
 struct worker_setup {
     const char *name; /* of the model, for clients */
     const char *path;
-    const char *endpoint; /* of the broker */
+    const char *endpoint;         /* of the broker */
+    const struct peer_keys *keys; /* for it; NULL: no encryption */
     const struct model *model;
     const struct model *draft; /* a small model of the same vocabulary that guesses ahead, or NULL */
     const struct tokenizer *tokenizer;

@@ -15,17 +15,19 @@
 #include "common/topology.h"
 #include "common/utf8.h"
 #include "proto/messages.h"
+#include "proto/wire.h"
 #include "worker/host.h"
 #include "worker/kernels/kernels.h"
 #include "worker/loop.h"
 #include "worker/scheduler.h"
 
-enum { DEFAULT_SLOTS = 8, MAX_SLOTS = 1024, MAX_WORKERS = 256, MAX_THREADS = 1024, MAX_CTX = 1 << 20 };
+enum { DEFAULT_SLOTS = 24, MAX_SLOTS = 1024, MAX_WORKERS = 256, MAX_THREADS = 1024, MAX_CTX = 1 << 20 };
 enum { DEFAULT_CTX = 4096, DEFAULT_ITL_MS = 5, MAX_KV_MB = 1 << 24 };
 
 struct options {
     char name[MAX_MODEL_NAME + 1];
     const char *path, *broker;
+    const char *key, *server_key;             /* NULL: from the environment, or none */
     int n_workers, n_threads, n_ctx, n_slots; /* 0: not given */
     bool is_pinned;
     enum kv_type kv_type;
@@ -44,13 +46,15 @@ static const char usage_text[] =
     "\n"
     "  --model [NAME=]PATH  the file, and what clients call it (default: the file's name)\n"
     "  --broker ENDPOINT    where the broker takes workers\n"
+    "  --key FILE           the key of this host, made by `woolly keygen`, and the broker's public key,\n"
+    "  --server-key KEY     for a broker on another machine (default $WOOLLY_KEY, $WOOLLY_SERVER_KEY)\n"
     "  --workers N          processes, all on one copy of the weights (default: one,\n"
     "                       or one for each NUMA node or L3 cache of a large machine)\n"
     "  --threads N          threads of each worker (default: cores / workers)\n"
     "  --pin on|off         give each worker cores of its own if there are enough (default on)\n"
     "  --ctx N              tokens per request, prompt and answer (default: what the model was\n"
     "                       trained for, at most 4096)\n"
-    "  --slots N            requests a worker runs at once (default 8)\n"
+    "  --slots N            requests a worker runs at once (default 24)\n"
     "  --kv TYPE            numbers in the cache: f16, bf16, q8, q4 or f32 (default f16)\n"
     "  --pack-cache DIR     keep the weights there as the products read them: the next start maps\n"
     "                       that file, which is as large as the model's, instead of making it\n"
@@ -144,6 +148,8 @@ static void take_speculate(struct options *o, const char *text)
 enum {
     MODEL = 1,
     BROKER,
+    KEY,
+    SERVER_KEY,
     WORKERS,
     THREADS,
     PIN,
@@ -162,6 +168,8 @@ enum {
 
 static const struct option known[] = { { "model", required_argument, NULL, MODEL },
                                        { "broker", required_argument, NULL, BROKER },
+                                       { "key", required_argument, NULL, KEY },
+                                       { "server-key", required_argument, NULL, SERVER_KEY },
                                        { "workers", required_argument, NULL, WORKERS },
                                        { "threads", required_argument, NULL, THREADS },
                                        { "pin", required_argument, NULL, PIN },
@@ -187,6 +195,12 @@ static void take_option(struct options *o, int option, const char *value)
         break;
     case BROKER:
         o->broker = value;
+        break;
+    case KEY:
+        o->key = value;
+        break;
+    case SERVER_KEY:
+        o->server_key = value;
         break;
     case WORKERS:
         o->n_workers = number("--workers", value, 1, MAX_WORKERS);
@@ -366,6 +380,21 @@ static enum status open_draft(struct model **draft, const char *path, const stru
     return s == OK ? check_draft(*draft, path, tokenizer, err) : s;
 }
 
+/* Now, so that a bad key ends the program and not worker after worker. NULL: none. */
+static const struct peer_keys *find_keys(const struct options *o)
+{
+    static struct peer_keys keys;
+    struct error err;
+    bool is_given;
+    if (!wire_is_tcp(o->broker))
+        return NULL;
+    if (keys_find(o->key, o->server_key, &keys, &is_given, &err) != OK) {
+        fprintf(stderr, "woolly-worker: %s\n", err.text);
+        exit(EXIT_USAGE);
+    }
+    return is_given ? &keys : NULL;
+}
+
 int main(int argc, char **argv, char **envp)
 {
     struct options o;
@@ -376,7 +405,9 @@ int main(int argc, char **argv, char **envp)
     char path[PATH_MAX];
 
     process_init(argc, argv, envp);
+    process_harden();
     parse(&o, argc, argv);
+    const struct peer_keys *keys = find_keys(&o);
     log_init("host", o.log_level);
     process_title("host %s", o.name);
     check_isa();
@@ -404,6 +435,7 @@ int main(int argc, char **argv, char **envp)
     struct worker_setup setup = { .name = o.name,
                                   .path = realpath(o.path, path) ? path : o.path,
                                   .endpoint = o.broker,
+                                  .keys = keys,
                                   .model = model,
                                   .draft = draft,
                                   .tokenizer = tokenizer,

@@ -149,7 +149,7 @@ void operation_begin(struct scheduler *s, struct sequence *q, const struct msg_a
     if (!check(s, o, q, m))
         return;
     begin(s, o, q, m);
-    scheduler_resume(s, q);
+    scheduler_move(s, q, SEQUENCE_PREEMPTED);
 }
 
 /* ---- the steps ---- */
@@ -256,16 +256,16 @@ void operation_turn(struct scheduler *s, struct turn *t)
     if (q->n_past < q->n_tokens)
         return;
     if (!o->is_busy) {
-        scheduler_hold(s, q);
+        scheduler_move(s, q, SEQUENCE_HELD);
         return;
     }
     const float *logits = engine_logits(s->engine, t->first_logits + t->n_logits - 1);
     if (generate(s, o, q, logits) && (o->n_wanted || o->has_score)) {
-        scheduler_run(s, q);
+        scheduler_move(s, q, SEQUENCE_RUNNING);
         return;
     }
     if (o->has_score)
         score(s, o, logits);
     finish(o, q);
-    scheduler_hold(s, q);
+    scheduler_move(s, q, SEQUENCE_HELD);
 }

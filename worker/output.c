@@ -159,7 +159,8 @@ static const char *give_token(struct scheduler *s, struct sequence *q, const str
         item->logprobs = (struct struct_array){ out->details, item->ids.n + 1 };
     }
     item->ids = (struct id_array){ out->ids, item->ids.n + 1 };
-    if (!q->n_given++)
+    q->n_given++;
+    if (!q->first_us)
         q->first_us = s->computed_us;
     q->last_us = s->computed_us;
     s->counts.tokens++;
@@ -221,6 +222,8 @@ static int generate(struct scheduler *s, struct turn *t, struct sequence *q)
     }
     if (reason)
         end_sequence(s, q, item, reason);
+    if (q->job->n_sequences > 1)
+        item->logprob_sum = q->logprob_sum;
     if (q->text.ready.len)
         item->text = (struct slice){ q->text.ready.data, q->text.ready.len };
     return n_true;
@@ -233,7 +236,8 @@ static void fork_choices(struct scheduler *s, struct turn *t)
 {
     struct job *job = t->sequence->job;
     for (int i = 1; i < job->n_sequences && !job->error_code && s->n_items + s->n_turns < s->max_items; i++)
-        if (job->sequences[i].state == SEQUENCE_WAITING && scheduler_fork(s, t->sequence, &job->sequences[i]))
+        if (job->sequences[i].state == SEQUENCE_WAITING && job->sequences[i].n_given == 0 &&
+            scheduler_fork(s, t->sequence, &job->sequences[i]))
             generate(s, t, &job->sequences[i]);
 }
 
@@ -264,7 +268,7 @@ void output_turn(struct scheduler *s, struct turn *t)
     if (job->error_code)
         return;
     if (q->state == SEQUENCE_PREFILLING)
-        scheduler_run(s, q);
+        scheduler_move(s, q, SEQUENCE_RUNNING);
     int n_true = generate(s, t, q);
     s->counts.drafted += (uint64_t)t->n_drafts;
     s->counts.accepted += (uint64_t)n_true;

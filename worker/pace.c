@@ -41,10 +41,11 @@ double pace_step_us(const struct pace *p, int n_decode_rows)
     return p->mean_us + p->row_us * (n_decode_rows - p->mean_rows);
 }
 
-/* What prompt rows may cost beside streams: as much as these, and the target. */
-static double allowed_us(const struct pace *p, int n_decode_rows)
+/* What prompt rows should cost beside streams. They may cost as much as these, and the target; but a step
+ * takes now more, now less than one thinks. */
+static double aim_us(const struct pace *p, int n_decode_rows)
 {
-    return pace_step_us(p, n_decode_rows) + p->target_us;
+    return 0.8 * (pace_step_us(p, n_decode_rows) + p->target_us);
 }
 
 /* ---- what streams cost ---- */
@@ -108,8 +109,7 @@ void pace_note(struct pace *p, int n_decode_rows, int n_prompt_rows, int64_t too
     }
     p->n_beside++;
     if (p->n_learnt > 0)
-        steer(&p->beside, n_prompt_rows,
-              (us - pace_step_us(p, n_decode_rows)) / allowed_us(p, n_decode_rows));
+        steer(&p->beside, n_prompt_rows, (us - pace_step_us(p, n_decode_rows)) / aim_us(p, n_decode_rows));
 }
 
 int pace_prompt_rows(const struct pace *p, int n_decode_rows, int max_rows)

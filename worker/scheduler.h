@@ -84,7 +84,7 @@ struct scheduler_counts {
     uint64_t tokens;        /* handed out in items */
     uint64_t prompt_tokens; /* computed, the first time */
     uint64_t cached_tokens; /* of prompts, found in the cache */
-    uint64_t recomputed;    /* computed once more, after a preemption */
+    uint64_t recomputed;    /* computed once more, after a preemption or at another worker */
     uint64_t preempted;
     uint64_t drafted, accepted; /* guesses that were checked; that came true */
     int taken;                  /* jobs */

@@ -65,7 +65,21 @@ struct scheduler {
 
 /* scheduler.c */
 
-/* Takes slot and pages from a sequence, and whatever it computed goes with them. */
+/* The job has ended, and all that it has left is released. */
+void scheduler_end_job(struct scheduler *s, struct job *job);
+
+/* admission.c */
+
+/* Begins what waits, in order of age, as far as there is room. */
+void scheduler_admit(struct scheduler *s);
+
+/* A page for the next row of everyone who runs; the youngest give up theirs where there are not enough. */
+void scheduler_make_room(struct scheduler *s);
+
+/* To another state, and its list. */
+void scheduler_move(struct scheduler *s, struct sequence *q, enum sequence_state state);
+
+/* The same, and takes slot and pages from it: whatever it computed goes with them. */
 void scheduler_release(struct scheduler *s, struct sequence *q, enum sequence_state next);
 
 /* Gives a sequence that waits the cached prompt of another one of its job. False if there is no room. */
@@ -74,18 +88,13 @@ bool scheduler_fork(struct scheduler *s, const struct sequence *from, struct seq
 /* Lets others find the pages of a sequence that are complete. */
 void scheduler_publish(struct scheduler *s, struct sequence *q);
 
-/* The job has ended, and all that it has left is released. */
-void scheduler_end_job(struct scheduler *s, struct job *job);
-
 /* The sequence's tokens from n_past on are computed (again). */
 void scheduler_rewind(struct scheduler *s, struct sequence *q, int n_past);
 
-/* All but the last of its tokens is computed. */
-void scheduler_run(struct scheduler *s, struct sequence *q);
+/* rows.c */
 
-/* An opened sequence has tokens to compute; has nothing to do. */
-void scheduler_resume(struct scheduler *s, struct sequence *q);
-void scheduler_hold(struct scheduler *s, struct sequence *q);
+/* Fills turns and rows; returns how many of the rows are of running sequences: they come first. */
+int scheduler_collect(struct scheduler *s);
 
 /* output.c */
 

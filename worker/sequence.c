@@ -136,6 +136,52 @@ static void begin_sequence(struct job *job, int choice, const struct generate *r
     text_out_init(&q->text, job->stops, job->stop_lens, n_stops);
 }
 
+/* ---- what another worker began ---- */
+
+/* Takes over the tokens of a choice; what its text held back comes of them anew. False if they are not a
+ * beginning of what could come here. */
+static bool resume_choice(struct sequence *q, const struct resumed_choice *r, const struct job_limits *l)
+{
+    size_t n = r->ids.len / sizeof *q->tokens, len, n_text = 0;
+    if (r->ids.len % sizeof *q->tokens || n >= (size_t)(q->max_tokens - q->n_tokens))
+        return false;
+    if (n)
+        memcpy(q->tokens + q->n_tokens, r->ids.data, r->ids.len);
+    for (size_t i = 0; i < n; i++) {
+        int32_t id = q->tokens[q->n_tokens++];
+        if (id < 0 || id >= l->n_vocab)
+            return false;
+        const char *bytes = tokenizer_piece(l->tokenizer, id, &len);
+        if (len && text_out_push(&q->text, bytes, len))
+            return false;
+        n_text += q->text.ready.len;
+        buffer_clear(&q->text.ready);
+    }
+    q->n_given = (int)n;
+    q->logprob_sum = r->logprob_sum;
+    return n_text == r->text_bytes;
+}
+
+static bool resume_choices(struct job *job, const struct generate *request, const struct job_limits *l)
+{
+    const struct resumed_choice *choices = request->resume.items;
+    if (request->resume.n != (uint32_t)job->n_sequences || request->prompt_told > (uint32_t)job->n_prompt)
+        return false;
+    job->n_prompt_told = (int)request->prompt_told;
+    for (int i = 0; i < job->n_sequences; i++) {
+        struct sequence *q = &job->sequences[i];
+        if (choices[i].finish_reason.data) {
+            q->state = SEQUENCE_FINISHED;
+            job->n_open--;
+        } else if (!resume_choice(q, &choices[i], l)) {
+            return false;
+        }
+    }
+    /* The details of a prompt come before any token. */
+    bool is_told = !job->wants_prompt_logprobs || job->n_prompt_told == job->n_prompt;
+    return job->n_open > 0 && (is_told || job->sequences[0].n_given == 0);
+}
+
 struct job *job_create(uint64_t number, const struct generate *request, const struct job_limits *l)
 {
     uint32_t n = request->best_of > request->n ? request->best_of : request->n;
@@ -164,6 +210,8 @@ struct job *job_create(uint64_t number, const struct generate *request, const st
                                                                      : l->n_ctx;
     for (int i = 0; i < job->n_sequences; i++)
         begin_sequence(job, i, request, (int)request->stop.n, l);
+    if (request->resume.n && !job->error_code && !resume_choices(job, request, l))
+        job_fail(job, ERROR_INTERNAL, "what another worker began of this request does not fit it");
     return job;
 }
 

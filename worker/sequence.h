@@ -103,7 +103,8 @@ struct job_limits {
     struct token_list *scratch; /* for text on its way to tokens */
 };
 
-/* Copies what it needs of the request. One that cannot be served gives a job with an error_code. */
+/* Copies what it needs of the request; where another worker began it, its sequences have what that one came
+ * to. A request that cannot be served gives a job with an error_code. */
 struct job *job_create(uint64_t number, const struct generate *request, const struct job_limits *limits);
 void job_destroy(struct job *job);
 

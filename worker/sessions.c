@@ -2,7 +2,9 @@
 
 #include <assert.h>
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -23,6 +25,9 @@ enum { MAX_WRITES = SESSIONS_SLOTS - 1 };
 
 /* Clients choose names, so files could be without number: this share of the disk stays free. */
 enum { FREE_SHARE = 20 };
+
+/* Nobody writes a file for so long. */
+enum { DRAFT_SECONDS = 3600 };
 
 /* A slot that holds pages, and the file that they go to. */
 struct write {
@@ -63,6 +68,23 @@ static char *path_of(const struct sessions *s, struct slice name, const struct k
     uint64_t hash = checksum_add(s->model_hash, checksum_bytes(salt->bytes, salt->n));
     hash = checksum_add(hash, checksum_bytes(name.data, name.len));
     return xasprintf("%s/%s-%016llx.kv", s->folder, s->model, (unsigned long long)hash);
+}
+
+/* What a process that was killed while it wrote has left: "<model>-<hash>.kv.XXXXXX", long untouched. */
+static void remove_drafts(const struct sessions *s)
+{
+    size_t n = strlen(s->model), n_path = n + strlen("-0123456789abcdef.kv");
+    DIR *d = opendir(s->folder);
+    struct stat st;
+    for (struct dirent *entry; d && (entry = readdir(d));) {
+        const char *name = entry->d_name;
+        if (strlen(name) == n_path + strlen(".XXXXXX") && !strncmp(name, s->model, n) && name[n] == '-' &&
+            !strncmp(name + n_path - 3, ".kv.", 4) && !fstatat(dirfd(d), name, &st, AT_SYMLINK_NOFOLLOW) &&
+            st.st_mtime < time(NULL) - DRAFT_SECONDS)
+            unlinkat(dirfd(d), name, 0);
+    }
+    if (d)
+        closedir(d);
 }
 
 static bool has_disk(const char *folder, uint64_t bytes)
@@ -161,6 +183,7 @@ enum status sessions_create(struct sessions **out, struct kv_cache *c, int first
     s->model = file_word(model);
     for (int i = 0; i < MAX_WRITES; i++)
         s->writes[i].slot = first_slot + 1 + i;
+    remove_drafts(s);
     init_lock(s);
     int code = start_thread(s);
     if (code) {
@@ -191,8 +214,9 @@ void sessions_read(struct sessions *s, struct slice name, const struct kv_salt *
     char *path = path_of(s, name, salt);
     int64_t begin_us = clock_us();
     int n_tokens;
+    struct stat st;
     struct error err;
-    if (access(path, F_OK) == 0) {
+    if (stat(path, &st) == 0) {
         if (kv_saved_read(s->cache, s->first_slot, s->fingerprint, path, &n_tokens, &err) != OK)
             log_warn("session_ignored", "tokens_used=%d why=\"%s\"", n_tokens, err.text);
         else

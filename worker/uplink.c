@@ -10,6 +10,12 @@
 
 enum { FIRST_BACKOFF_MS = 1000, LAST_BACKOFF_MS = 32 * 1000, BYE_LINGER_MS = 200 };
 
+enum {
+    HANDSHAKE_FAILURES = ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+                         ZMQ_EVENT_HANDSHAKE_FAILED_AUTH,
+    WATCHED_EVENTS = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | HANDSHAKE_FAILURES
+};
+
 static void close_sockets(struct uplink *u)
 {
     if (u->socket)
@@ -26,7 +32,7 @@ static enum status open_monitor(struct uplink *u, struct error *err)
     char name[40];
     int linger_ms = 0;
     snprintf(name, sizeof name, "inproc://uplink-%u", u->n_sockets);
-    if (zmq_socket_monitor(u->socket, name, ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED) != 0 ||
+    if (zmq_socket_monitor(u->socket, name, WATCHED_EVENTS) != 0 ||
         !(u->monitor = zmq_socket(u->context, ZMQ_PAIR)) ||
         zmq_setsockopt(u->monitor, ZMQ_LINGER, &linger_ms, sizeof linger_ms) != 0 ||
         zmq_connect(u->monitor, name) != 0)
@@ -40,9 +46,10 @@ static enum status open_sockets(struct uplink *u, struct error *err)
     u->n_sockets++;
     if (!(u->socket = wire_open(u->context, WIRE_PEER, err)))
         return err->status;
-    if ((s = open_monitor(u, err)) != OK || (s = wire_connect(u->socket, u->endpoint, err)) != OK)
+    if ((s = open_monitor(u, err)) != OK || (s = wire_connect(u->socket, u->endpoint, u->keys, err)) != OK)
         goto fail;
     u->state = UPLINK_CONNECTING;
+    u->is_refused = false;
     return OK;
 
 fail:
@@ -50,10 +57,10 @@ fail:
     return s;
 }
 
-enum status uplink_init(struct uplink *u, const char *endpoint, const struct msg_register *self,
-                        int64_t now_ms, struct error *err)
+enum status uplink_init(struct uplink *u, const char *endpoint, const struct peer_keys *keys,
+                        const struct msg_register *self, int64_t now_ms, struct error *err)
 {
-    *u = (struct uplink){ .endpoint = endpoint, .self = self, .heard_ms = now_ms };
+    *u = (struct uplink){ .endpoint = endpoint, .keys = keys, .self = self, .heard_ms = now_ms };
     u->decoder = decoder_create();
     if (!(u->context = zmq_ctx_new()))
         return error_errno(err, "cannot make a ZeroMQ context");
@@ -151,12 +158,24 @@ static bool next_event(struct uplink *u, uint16_t *number)
     return ok;
 }
 
+/* ZeroMQ goes on trying by itself. */
+static void on_refused(struct uplink *u)
+{
+    if (!u->is_refused)
+        log_error("broker_refuses", "endpoint=\"%s\" why=\"%s\"", u->endpoint,
+                  u->keys ? "it does not know our key, or has another one than --server-key says"
+                          : "it wants a key (--key, --server-key), or is no broker");
+    u->is_refused = true;
+}
+
 static void follow_connection(struct uplink *u, int64_t now_ms)
 {
     uint16_t number;
     while (u->monitor && next_event(u, &number)) {
         if (number == ZMQ_EVENT_HANDSHAKE_SUCCEEDED && u->state == UPLINK_CONNECTING)
             on_connected(u, now_ms);
+        else if (number & HANDSHAKE_FAILURES && u->state == UPLINK_CONNECTING)
+            on_refused(u);
         else if (number == ZMQ_EVENT_DISCONNECTED && u->state != UPLINK_CONNECTING)
             uplink_leave(u, "the connection broke", now_ms); /* what was unread went with it */
     }
@@ -184,6 +203,8 @@ static uint64_t epoch_of(const struct message *m)
     switch (m->kind) {
     case MSG_WELCOME:
         return m->welcome.epoch;
+    case MSG_REFUSED:
+        return m->refused.epoch;
     case MSG_SUBMIT:
     case MSG_OPEN:
         return m->submit.epoch;
@@ -203,12 +224,21 @@ static void on_welcome(struct uplink *u, uint64_t epoch)
     log_info("registered", "endpoint=\"%s\" epoch=%llu", u->endpoint, (unsigned long long)epoch);
 }
 
+static void on_refusal(struct uplink *u, struct slice message, int64_t now_ms)
+{
+    log_error("registration_refused", "endpoint=\"%s\" why=\"%.*s\"", u->endpoint, (int)message.len,
+              message.data ? message.data : "");
+    uplink_leave(u, "it refuses us", now_ms);
+}
+
 /* True when the message is for the caller; the others are dealt with here. */
 static bool is_for_caller(struct uplink *u, const struct message *m, int64_t now_ms)
 {
     if (u->state == UPLINK_REGISTERING) {
         if (m->kind == MSG_WELCOME)
             on_welcome(u, m->welcome.epoch);
+        if (m->kind == MSG_REFUSED)
+            on_refusal(u, m->refused.message, now_ms);
         u->heard_ms = now_ms;
         return m->kind == MSG_STOP;
     }
@@ -220,7 +250,7 @@ static bool is_for_caller(struct uplink *u, const struct message *m, int64_t now
     u->heard_ms = now_ms;
     if (m->kind == MSG_BROKER_BEAT)
         u->backoff_ms = 0; /* not at the welcome: what goes wrong right after it must not go round fast */
-    return m->kind != MSG_BROKER_BEAT && m->kind != MSG_WELCOME;
+    return m->kind != MSG_BROKER_BEAT && m->kind != MSG_WELCOME && m->kind != MSG_REFUSED;
 }
 
 static enum status receive_one(struct uplink *u, struct message *m, int64_t now_ms)

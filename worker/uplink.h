@@ -6,6 +6,9 @@
  *     REGISTERING  connected; the broker has PEER_TIMEOUT_MS to welcome us
  *     UP           welcomed: messages carry the broker's epoch
  *
+ * A broker that does not take us, because of our key or of what we registered as, may be replaced by one that
+ * does: the refusal is logged, and we try again.
+ *
  * A broker counts as gone when the connection breaks, when nothing comes for PEER_TIMEOUT_MS, and when a beat
  * carries another epoch, which is how a new broker tells us that it does not know us. Then the socket is
  * closed and opened again, the first time at once, then after 1 s, 2 s, ... 32 s until the broker's
@@ -26,6 +29,7 @@ enum uplink_state { UPLINK_CLOSED, UPLINK_CONNECTING, UPLINK_REGISTERING, UPLINK
 
 struct uplink {
     const char *endpoint;
+    const struct peer_keys *keys;
     const struct msg_register *self;
     enum uplink_state state;
     uint64_t epoch; /* of the broker while UP */
@@ -35,6 +39,7 @@ struct uplink {
     int64_t heard_ms;   /* last sign of life from the broker, or when we registered */
     int64_t retry_at_ms;
     int backoff_ms;
+    bool is_refused; /* since the socket was opened: said once */
 
     struct decoder *decoder;
     struct wire_message incoming; /* what the last received message points into */
@@ -43,9 +48,10 @@ struct uplink {
     bool is_blocked; /* outgoing waits for room in the broker's queue */
 };
 
-/* After the last fork. `endpoint` and `self` are kept. Fails when the endpoint makes no sense. */
-MUST_CHECK enum status uplink_init(struct uplink *u, const char *endpoint, const struct msg_register *self,
-                                   int64_t now_ms, struct error *err);
+/* After the last fork. `endpoint`, `keys` (NULL: no encryption) and `self` are kept. Fails when the endpoint
+ * makes no sense. */
+MUST_CHECK enum status uplink_init(struct uplink *u, const char *endpoint, const struct peer_keys *keys,
+                                   const struct msg_register *self, int64_t now_ms, struct error *err);
 void uplink_fini(struct uplink *u);
 
 /* Once per turn of the loop: follows the connection, sends what was blocked. */

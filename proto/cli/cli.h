@@ -15,6 +15,7 @@ int command_run(int argc, char **argv);
 int command_list(int argc, char **argv);
 int command_stats(int argc, char **argv);
 int command_stop(int argc, char **argv);
+int command_keygen(int argc, char **argv);
 
 /* ---- options.c ---- */
 
@@ -24,6 +25,10 @@ void usage_error(const char *format, ...) __attribute__((format(printf, 1, 2), n
 /* The value of option `name`, within the bounds, or usage_error. */
 uint64_t option_integer(const char *name, const char *text, uint64_t min, uint64_t max);
 float option_float(const char *name, const char *text, float min, float max);
+
+/* --key FILE and --server-key KEY: with what the next connection is encrypted. */
+void option_key(const char *file);
+void option_server_key(const char *key);
 
 /* For commands that take no more than these. */
 struct common_options {

@@ -17,7 +17,9 @@ struct command {
 };
 
 #define ENDPOINT_HELP                                                                                        \
-    "  --endpoint E       where the server listens (default: $WOOLLY_ENDPOINT, else your running server)\n"
+    "  --endpoint E       where the server listens (default: $WOOLLY_ENDPOINT, else your running server)\n"  \
+    "  --key FILE         our key, for a server on another machine (default: $WOOLLY_KEY)\n"                 \
+    "  --server-key KEY   the public key of that server, in quotes (default: $WOOLLY_SERVER_KEY)\n"
 #define JSON_HELP "  --json             one JSON object on standard output\n"
 
 static const struct command commands[] = {
@@ -57,6 +59,18 @@ static const struct command commands[] = {
       .summary = "stop the server: running requests are finished first",
       .details = ENDPOINT_HELP,
       .run = command_stop },
+    { .name = "keygen",
+      .arguments = "FILE",
+      .summary = "make a key for connections between machines",
+      .details =
+          "Writes a new key pair into FILE, which must not exist and only its owner can read, and prints "
+          "the\n"
+          "public key. Give FILE to --key of the program that the key is for: `woolly serve`,\n"
+          "`woolly-worker` or `woolly`. The public key of a server is what others give to --server-key; the\n"
+          "public key of a client or worker stands in the file that the server gets as --allow:\n\n"
+          "  client NAME KEY\n"
+          "  worker NAME KEY\n",
+      .run = command_keygen },
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

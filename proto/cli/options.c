@@ -39,9 +39,28 @@ float option_float(const char *name, const char *text, float min, float max)
     return (float)value;
 }
 
+/* The library looks there. */
+static void override(const char *variable, const char *value)
+{
+    if (setenv(variable, value, 1) != 0)
+        usage_error("out of memory");
+}
+
+void option_key(const char *file)
+{
+    override("WOOLLY_KEY", file);
+}
+
+void option_server_key(const char *key)
+{
+    override("WOOLLY_SERVER_KEY", key);
+}
+
 void common_options_parse(struct common_options *o, int argc, char **argv)
 {
     static const struct option options[] = { { "endpoint", required_argument, NULL, 'e' },
+                                             { "key", required_argument, NULL, 'k' },
+                                             { "server-key", required_argument, NULL, 's' },
                                              { "json", no_argument, NULL, 'j' },
                                              { 0 } };
     int c;
@@ -51,6 +70,12 @@ void common_options_parse(struct common_options *o, int argc, char **argv)
         switch (c) {
         case 'e':
             o->endpoint = optarg;
+            break;
+        case 'k':
+            option_key(optarg);
+            break;
+        case 's':
+            option_server_key(optarg);
             break;
         case 'j':
             o->wants_json = true;

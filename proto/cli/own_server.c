@@ -76,6 +76,9 @@ static void become_server(const struct own_server *o, const char *program, char 
         dup2(out, STDERR_FILENO) < 0 || setenv("WOOLLY_RUNTIME_DIR", o->folder, 1) != 0)
         _exit(EXIT_FAILURE);
     unsetenv("WOOLLY_ENDPOINT");
+    unsetenv(
+        "WOOLLY_SERVE_CONFIG"); /* the settings of the server that is always there, its ports among them */
+    unsetenv("WOOLLY_SERVE_ZMQ_WORKERS");
     execv(program, argv);
     fprintf(stderr, "cannot run %s: %s\n", program, strerror(errno));
     _exit(EXIT_FAILURE);

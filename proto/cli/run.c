@@ -52,7 +52,9 @@ enum {
     OPT_LOGPROBS,
     OPT_DEADLINE,
     OPT_JSON,
-    OPT_ENDPOINT
+    OPT_ENDPOINT,
+    OPT_KEY,
+    OPT_SERVER_KEY
 };
 
 static const struct option options[] = { { "n", required_argument, NULL, OPT_CHOICES },
@@ -66,6 +68,8 @@ static const struct option options[] = { { "n", required_argument, NULL, OPT_CHO
                                          { "deadline", required_argument, NULL, OPT_DEADLINE },
                                          { "json", no_argument, NULL, OPT_JSON },
                                          { "endpoint", required_argument, NULL, OPT_ENDPOINT },
+                                         { "key", required_argument, NULL, OPT_KEY },
+                                         { "server-key", required_argument, NULL, OPT_SERVER_KEY },
                                          { 0 } };
 
 static void take_option(struct run *r, int option)
@@ -112,6 +116,12 @@ static void take_option(struct run *r, int option)
         break;
     case OPT_ENDPOINT:
         r->endpoint = optarg;
+        break;
+    case OPT_KEY:
+        option_key(optarg);
+        break;
+    case OPT_SERVER_KEY:
+        option_server_key(optarg);
         break;
     default:
         exit(EXIT_USAGE); /* getopt has said why */

@@ -40,6 +40,7 @@ static void print_json(const struct woolly_stats *s)
     json_put_count(object, "failed", s->failed);
     json_put_count(object, "cancelled", s->cancelled);
     json_put_count(object, "refused", s->refused);
+    json_put_count(object, "moved", s->moved);
     json_put_count(object, "tokens", s->tokens);
     json_put_count(object, "rss_bytes", s->rss_bytes);
     for (size_t i = 0; i < s->n_workers; i++)
@@ -60,10 +61,10 @@ static void print_text(const struct woolly_stats *s)
     printf("version %s, up %.0f s, %.1f MiB, %llu clients\n", version, s->uptime_s,
            (double)s->rss_bytes / (1 << 20), (unsigned long long)s->clients);
     printf("requests: %llu running, %llu queued; %llu accepted, %llu done, %llu failed, %llu cancelled, "
-           "%llu refused\n",
+           "%llu refused; %llu moved from lost workers\n",
            (unsigned long long)s->running, (unsigned long long)s->queued, (unsigned long long)s->accepted,
            (unsigned long long)s->done, (unsigned long long)s->failed, (unsigned long long)s->cancelled,
-           (unsigned long long)s->refused);
+           (unsigned long long)s->refused, (unsigned long long)s->moved);
     printf("tokens: %llu\n\n", (unsigned long long)s->tokens);
 
     struct table t;

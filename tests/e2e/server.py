@@ -55,11 +55,12 @@ def processes_of(pid):
 
 
 class Server:
-    def __init__(self, *models, options=(), ready_in=60):
+    def __init__(self, *models, options=(), ready_in=60, prefix=(), environment=None):
         self.folder = tempfile.mkdtemp(prefix="woolly-e2e-")
         self.env = dict(os.environ, WOOLLY_RUNTIME_DIR=self.folder)
+        self.env.update(environment or {})
         self.env.pop("WOOLLY_ENDPOINT", None)
-        command = [WOOLLY, "serve"]
+        command = [*prefix, WOOLLY, "serve"]
         for model in models:
             command += ["--model", model]
         self.log_path = os.path.join(self.folder, "log")
@@ -95,8 +96,8 @@ class Server:
     def workers(self):
         return self.processes("woolly: worker")
 
-    def cli(self, *arguments, **options):
-        return subprocess.run([WOOLLY, *arguments], env=self.env, capture_output=True, text=True,
+    def cli(self, *arguments, prefix=(), **options):
+        return subprocess.run([*prefix, WOOLLY, *arguments], env=self.env, capture_output=True, text=True,
                               timeout=seconds(60), **options)
 
     def stop(self, timeout=20):

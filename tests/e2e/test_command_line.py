@@ -149,6 +149,37 @@ class Help(unittest.TestCase):
             self.assertRegex(texts[0].stdout, "[Uu]sage:\\s+woolly")
 
 
+class Sessions(unittest.TestCase):
+    GGUF = os.path.join(os.path.dirname(WOOLLY), "woolly-gguf")
+
+    def generate(self, text, *options):
+        done = subprocess.run([self.GGUF, "generate", TINY, "-p", text, "-n", "80", "--json", *options],
+                              capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        answer = json.loads(done.stdout)
+        return answer["cached_tokens"], answer["tokens"]
+
+    def test_a_text_goes_on_from_its_session_file(self):
+        file, text = os.path.join(folder, "talk.kv"), "Tom had seven apples. " * 8
+        without = self.generate(text)
+        self.assertEqual(self.generate(text, "--session", file), without)
+        cached, tokens = self.generate(text, "--session", file)
+        self.assertGreaterEqual(cached, 64)
+        self.assertEqual((cached % 64, tokens), (0, without[1]))
+        self.assertEqual(self.generate("Ann" + text, "--session", file)[0], 0)
+
+    def test_a_file_that_is_no_session_is_left_alone(self):
+        file = os.path.join(folder, "precious")
+        with open(file, "w") as f:
+            f.write("a letter")
+        done = subprocess.run([self.GGUF, "generate", TINY, "-p", "x" * 300, "--session", file],
+                              capture_output=True, text=True)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("precious", done.stderr)
+        with open(file) as f:
+            self.assertEqual(f.read(), "a letter")
+
+
 class Hostile(unittest.TestCase):
     """A server whose every text tries to take over the terminal."""
     EVIL = "ok\x1b]0;title\x07\x1b[2J\u009b1m\u202e!\r\n\tend"

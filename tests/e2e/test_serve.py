@@ -273,17 +273,16 @@ class Lives(unittest.TestCase):
     def test_killed_worker_is_forked_again_without_a_reload(self):
         with Server(f"m={MODEL}", options=["--workers", "1", "--slots", "4"]) as server, Client(server) as client:
             worker, = server.workers()
-            ids = [client.generate(prompt="x", max_tokens=450, ignore_end=True) for _ in range(3)]
-            while client.next()["type"] != "tokens":
-                pass
-            os.kill(worker, signal.SIGKILL)
-            ends = {}
-            while len(ends) < 3:
-                event = client.next()
-                if event["type"] in ("done", "error", "cancelled"):
-                    ends[event["id"]] = event
-            for end in ends.values():
-                self.assertTrue(end["type"] == "done" or (end["code"] == "worker_lost" and end["retryable"]), end)
+            request = dict(prompt="x", max_tokens=450, ignore_end=True, temperature=1)
+            calm = [client.complete(seed=seed, **request) for seed in range(3)]
+            ids = [client.generate(seed=seed, **request) for seed in range(3)]
+            with Client(server) as other:
+                while other.ask("stats")["tokens"] < 3 * 450 + 30:
+                    pass
+                os.kill(worker, signal.SIGKILL)
+                moved = client.finish(*ids)
+                self.assertEqual(other.ask("stats")["moved"], 3)
+            self.assertEqual([moved[i][1:] for i in ids], [c[1:] for c in calm])
             self.assertEqual(client.complete(prompt="x", max_tokens=4, ignore_end=True)[0]["type"], "done")
             self.assertNotIn(worker, server.workers())
             self.assertEqual(server.log().count("model_loaded"), 1)

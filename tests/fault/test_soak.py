@@ -59,6 +59,8 @@ def random_request(random_):
         request["stop"] = ["the", "a b"]
     if random_.random() < 0.2:
         request["cache_salt"] = "mine"
+    if random_.random() < 0.1:
+        request["session"] = random_.choice(("one", "two", "three"))
     if random_.random() < 0.05:
         request["deadline_ms"] = random_.randrange(1, 50)
     if random_.random() < 0.3:
@@ -132,7 +134,8 @@ class Soak(unittest.TestCase):
     def test_nothing_is_left_of_many_requests(self):
         model = make_model(os.path.join(folder, "tiny.gguf"), embd=256, heads=8, kv_heads=4, type="Q8_0")  # few pages in a megabyte
         counts, lock = {}, threading.Lock()
-        options = ["--workers", "2", "--threads", "1", "--slots", str(SLOTS), "--kv-memory", "1"]
+        options = ["--workers", "2", "--threads", "1", "--slots", str(SLOTS), "--kv-memory", "1",
+                   "--sessions", os.path.join(folder, "sessions")]
         with Server(f"m={model}", options=options) as server:
             users = [User(server, i, counts, lock) for i in range(N_CLIENTS)]
             first = max(N_REQUESTS // 10 // N_CLIENTS, 1)

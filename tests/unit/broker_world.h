@@ -17,7 +17,16 @@
 #include "broker/broker.h"
 #include "common/xalloc.h"
 
-enum { WORLD_PEERS = 16, WORLD_QUEUE = 4, WORLD_EPOCH = 77, WORLD_SUPERVISOR = 4711 };
+enum { WORLD_PEERS = 16, WORLD_QUEUE = 4, WORLD_STALL_MS = 20000, WORLD_EPOCH = 77, WORLD_SUPERVISOR = 4711 };
+
+/* What a worker is told of a choice that another one began. */
+struct sent_resume {
+    int32_t ids[32];
+    uint32_t n_ids;
+    uint64_t text_bytes;
+    double logprob_sum;
+    bool has_ended;
+};
 
 struct sent {
     enum message_link link;
@@ -39,6 +48,9 @@ struct sent {
     char code[32];         /* of errors; of done the finish reason; of health the status */
     char text[64];
     bool is_retryable;
+    int32_t ids[4];                  /* of tokens, the first ones */
+    struct sent_resume resumed[4];   /* of submit */
+    uint32_t n_resumed, prompt_told; /* the same */
 };
 
 struct world {
@@ -47,6 +59,8 @@ struct world {
     int64_t now_ms;
     struct sent *sent;
     size_t n_sent, cap;
+    bool are_workers_ours;
+    int killed;                                                         /* the last process that was */
     enum status client_status[WORLD_PEERS], worker_status[WORLD_PEERS]; /* what sending to them gives */
 };
 
@@ -68,6 +82,23 @@ static inline void world_note_choices(struct sent *s, struct struct_array choice
     }
 }
 
+static inline void world_note_resume(struct sent *s, const struct generate *request)
+{
+    const struct resumed_choice *choices = request->resume.items;
+    s->prompt_told = request->prompt_told;
+    s->n_resumed = request->resume.n;
+    for (uint32_t i = 0; i < request->resume.n && i < 4; i++) {
+        struct sent_resume *r = &s->resumed[i];
+        r->n_ids = (uint32_t)(choices[i].ids.len / sizeof *r->ids);
+        assert_true(choices[i].ids.len <= sizeof r->ids);
+        if (r->n_ids)
+            memcpy(r->ids, choices[i].ids.data, choices[i].ids.len);
+        r->text_bytes = choices[i].text_bytes;
+        r->logprob_sum = choices[i].logprob_sum;
+        r->has_ended = choices[i].finish_reason.data != NULL;
+    }
+}
+
 static inline void world_note(struct sent *s, const struct message *m)
 {
     s->kind = m->kind;
@@ -83,6 +114,9 @@ static inline void world_note(struct sent *s, const struct message *m)
         s->choice = m->tokens.choice;
         s->is_end = m->tokens.finish_reason.data != NULL;
         s->n_prompt_logprobs = m->tokens.prompt_logprobs.n;
+        for (uint32_t i = 0; i < s->n_ids && i < 4; i++)
+            s->ids[i] = m->tokens.ids.ids[i];
+        world_copy(s->text, sizeof s->text, m->tokens.text);
         break;
     case MSG_DONE:
         world_copy(s->code, sizeof s->code, m->done.finish_reason);
@@ -112,6 +146,7 @@ static inline void world_note(struct sent *s, const struct message *m)
         s->n = m->submit.request.n;
         s->best_of = m->submit.request.best_of;
         world_copy(s->text, sizeof s->text, m->submit.request.pooling);
+        world_note_resume(s, &m->submit.request);
         break;
     case MSG_DROP:
         s->id = m->drop.job;
@@ -145,21 +180,28 @@ static inline enum status world_send(void *context, enum message_link link, cons
     return OK;
 }
 
-static inline int world_watch(void *context, pid_t pid)
+/* The descriptor of a process of ours is its number, negative, so that nobody closes it. */
+static inline int world_watch(void *context, pid_t pid, bool *is_ours)
 {
-    (void)context;
-    (void)pid;
-    return -1;
+    const struct world *w = context;
+    *is_ours = w->are_workers_ours;
+    return -(int)pid;
+}
+
+static inline void world_kill(void *context, int watch_fd)
+{
+    struct world *w = context;
+    w->killed = -watch_fd;
 }
 
 /* One model "m" with one wanted worker. */
 static inline struct world *world_create(void)
 {
     struct world *w = xcalloc(1, sizeof *w);
-    struct port port = { .context = w, .send = world_send, .watch = world_watch };
+    struct port port = { .context = w, .send = world_send, .watch = world_watch, .kill = world_kill };
     w->decoder = decoder_create();
     w->now_ms = 1000;
-    broker_init(&w->broker, &port, WORLD_EPOCH, WORLD_SUPERVISOR, WORLD_QUEUE, w->now_ms);
+    broker_init(&w->broker, &port, WORLD_EPOCH, WORLD_SUPERVISOR, WORLD_QUEUE, WORLD_STALL_MS, w->now_ms);
     assert_non_null(model_add(&w->broker, slice_of("m"), "/m.gguf", 1));
     return w;
 }

@@ -150,12 +150,12 @@ static void test_a_worker_that_makes_impossible_choices_is_lost(void **state)
     } faults[] = { { 2, NULL }, { UINT32_MAX, "cancelled" }, { 0, NULL }, { 0, "stop" }, { 1, "why not" } };
     (void)state;
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
-        forget_sent(w);
+        world_destroy(w);
+        w = world_create();
         uint64_t job = start_choices(true, 2, 0);
         say_choice(job, 0, "a", "stop", -1);
-        assert_int_equal(count_sent(w, MSG_ERROR, ANN), 0);
+        assert_int_equal(w->broker.workers.count, 1);
         say_choice(job, faults[i].choice, "b", faults[i].reason, 0);
-        assert_string_equal(last_sent(w, MSG_ERROR, ANN)->code, ERROR_WORKER_LOST);
         assert_int_equal(w->broker.workers.count, 0);
     }
 }

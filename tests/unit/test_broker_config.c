@@ -29,6 +29,7 @@ static enum status parse(char **argv)
     while (argv[argc])
         argc++;
     err.text[0] = 0;
+    config_fini(&config);
     return config_parse(&config, argc, argv, &err);
 }
 
@@ -103,6 +104,101 @@ static void test_a_missing_model_file_is_named(void **state)
     assert_refused(config_check_files(&config, &err), "/no/such.gguf");
     assert_int_equal(PARSE("a=/"), OK);
     assert_refused(config_check_files(&config, &err), "not a file");
+}
+
+/* ---- the file ---- */
+
+static char yaml[60];
+
+static const char *write_yaml(const char *text)
+{
+    snprintf(yaml, sizeof yaml, "/tmp/woolly-cfg-%d.yaml", (int)getpid());
+    FILE *f = fopen(yaml, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+    return yaml;
+}
+
+static void test_options_count_more_than_the_environment_and_that_more_than_the_file(void **state)
+{
+    (void)state;
+    write_yaml("engine:\n  slots: 3\n  ctx: 3\n  threads: 3\n  kv-memory: 3\n  pin: off\nlimits: {queue: 3}\n"
+               "models:\n- path: /a/b.gguf\n- {path: /c, name: d, draft: /e}\nkeys:\n");
+    setenv("WOOLLY_SERVE_SLOTS", "2", 1);
+    setenv("WOOLLY_SERVE_KV_MEMORY", "2", 1);
+    assert_int_equal(PARSE("--config", yaml, "--slots", "1"), OK);
+    assert_int_equal(config.slots, 1);
+    assert_int_equal(config.kv_memory_mb, 2);
+    assert_int_equal(config.n_ctx, 3);
+    assert_int_equal(config.queue, 3);
+    assert_false(config.is_pinned);
+    assert_int_equal(config.n_models, 2);
+    assert_string_equal(config.models[0].name, "b");
+    assert_string_equal(config.models[1].name, "d");
+    assert_string_equal(config.models[1].path, "/c");
+    assert_string_equal(config.models[1].draft, "/e");
+    assert_int_equal(PARSE("--config", yaml, "x=/y"), OK);
+    assert_int_equal(config.n_models, 1);
+    assert_string_equal(config.models[0].name, "x");
+    assert_null(config.models[0].draft);
+    setenv("WOOLLY_SERVE_SLOTS", "many", 1);
+    assert_refused(PARSE("--config", yaml), "WOOLLY_SERVE_SLOTS");
+    unsetenv("WOOLLY_SERVE_SLOTS");
+    unsetenv("WOOLLY_SERVE_KV_MEMORY");
+    unlink(yaml);
+}
+
+static void test_a_mistake_in_the_file_has_its_line_and_what_would_be_right(void **state)
+{
+    static const struct {
+        const char *text, *where, *what;
+    } mistakes[] = {
+        { "engine:\n  threads: many\n", ":2: engine: threads", "1 to 1024" },
+        { "engine:\n\n  thraeds: 1\n", ":3: engine", "workers, threads" },
+        { "motor:\n  threads: 1\n", ":2: motor", "engine" },
+        { "motor:\n", ":1: motor", "engine" },
+        { "engine: fast\n", ":1: engine", "KEY: VALUE" },
+        { "engine:\n  threads: [1, 2]\n", ":2: engine: threads", "one value" },
+        { "engine:\n  threads: 1\n  threads: 2\n", ":3: threads", "twice" },
+        { "engine:\n  ? [a]\n  : 1\n", ":2:", "one word" },
+        { "keys:\n  insecure: maybe\n", ":2: keys: insecure", "on nor off" },
+        { "keys:\n  key: \"\"\n", ":2: keys: key", "a path" },
+        { "server:\n  zmq: udp://1\n", ":2: server: zmq", "tcp://HOST:PORT" },
+        { "server:\n  model: /x\n", ":2: server", "zmq" },
+        { "models: /x\n", ":1: models", "list" },
+        { "models:\n- name: a\n", ":2: models", "no path" },
+        { "models:\n- path: /a\n  size: 3\n", ":3: models", "draft" },
+        { "models:\n- path: /a\n- path: /b/a\n", ":3: models", "two models" },
+        { "models:\n- path: /a\n  name: a=b\n", ":3: models: name", "a=b" },
+        { "- a\n", ":1:", "sections" },
+        { "a: b: c\n", ":1:", "YAML" },
+        { "engine: {}\n---\nengine: {}\n", ":3:", "second" },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++) {
+        char where[100];
+        snprintf(where, sizeof where, "%s%s", write_yaml(mistakes[i].text), mistakes[i].where);
+        enum status s = PARSE("--config", yaml, "x=/y");
+        assert_refused(s, where);
+        assert_refused(s, mistakes[i].what);
+    }
+    unlink(yaml);
+    assert_refused(PARSE("--config", yaml, "x=/y"), yaml);
+}
+
+static void test_beyond_this_machine_there_must_be_keys_or_a_word_for_none(void **state)
+{
+    (void)state;
+    assert_refused(PARSE("--zmq", "tcp://*:1", "x"), "--insecure");
+    assert_refused(PARSE("--zmq-workers", "tcp://10.0.0.1:1", "x"), "--insecure");
+    assert_refused(PARSE("--zmq-workers", "ipc:///x", "x"), "tcp://");
+    assert_refused(PARSE("--key", "/k", "x"), "--allow");
+    assert_refused(PARSE("--key", "/k", "--allow", "/a", "--insecure", "x"), "contradict");
+    assert_int_equal(PARSE("--zmq", "tcp://*:1", "--insecure", "x"), OK);
+    assert_int_equal(PARSE("--zmq", "tcp://[::]:1", "--key", "/k", "--allow", "/a", "x"), OK);
+    assert_refused(config_read_keys(&config, &(struct key_pair){ 0 }, &(struct access_list){ 0 }, &err),
+                   "/k");
 }
 
 /* ---- runtime ---- */
@@ -204,6 +300,9 @@ int main(void)
         cmocka_unit_test(test_bad_options_are_refused_by_name),
         cmocka_unit_test(test_a_draft_belongs_to_the_model_it_names),
         cmocka_unit_test(test_a_missing_model_file_is_named),
+        cmocka_unit_test(test_options_count_more_than_the_environment_and_that_more_than_the_file),
+        cmocka_unit_test(test_a_mistake_in_the_file_has_its_line_and_what_would_be_right),
+        cmocka_unit_test(test_beyond_this_machine_there_must_be_keys_or_a_word_for_none),
         IN_FOLDER(test_a_second_published_server_is_refused_with_the_way_out),
         IN_FOLDER(test_the_endpoint_is_published_and_withdrawn),
         IN_FOLDER(test_folders_of_dead_servers_are_removed_and_of_live_ones_kept),

@@ -1,6 +1,10 @@
-/* Random events against the broker's core: whatever happens, every accepted request ends exactly once,
- * nothing is sent about it afterwards, the stream of each choice has no gap and ends once, and no worker gets
- * more jobs than it has slots. */
+/* Random events against the broker's core, workers that die while they work among them: whatever happens,
+ * every accepted request ends exactly once, nothing is sent about it afterwards, the stream of each choice is
+ * token by token and letter by letter what it would be in a world without deaths, and no worker gets more
+ * jobs than it has slots.
+ *
+ * What a choice will be is a function of its seed, as in a real worker: so and so many tokens, the letters of
+ * which come one token later at some places. */
 #include "common/log.h"
 #include "tests/unit/broker_world.h"
 
@@ -19,15 +23,19 @@ struct request {
     int accepted, endings;
     bool is_stream;
     uint32_t n;
+    uint64_t seed;
     uint64_t tokens[CHOICES];
+    size_t letters[CHOICES];
     int choice_endings[CHOICES];
+    bool has_candidates; /* more than choices */
     bool may_be_unheard; /* its client could not be reached at some time */
 };
 
 struct fake_job {
-    uint64_t job;
+    uint64_t job, seed;
     bool is_dropped;
     uint32_t n_candidates;
+    uint32_t n_given[CHOICES];
     bool has_ended[CHOICES];
 };
 
@@ -45,12 +53,43 @@ struct run {
     uint64_t last_id[CLIENTS + 1];
     struct fake_worker workers[WORKERS];
     uint32_t seed;
+    int n_poison, n_resumed;
 };
 
 static uint32_t draw(struct run *r, uint32_t below)
 {
     r->seed = r->seed * 1664525 + 1013904223;
     return (r->seed >> 8) % below;
+}
+
+/* ---- the world without deaths ---- */
+
+static uint32_t hash(uint64_t seed, uint32_t i)
+{
+    return (uint32_t)(((seed + 1) * 0x9e3779b97f4a7c15u + i * 0xd1b54a32d192ed03u) >> 40);
+}
+
+static uint32_t length_of(uint64_t seed)
+{
+    return hash(seed, 1000) % 24;
+}
+
+static int32_t token_of(uint64_t seed, uint32_t i)
+{
+    return (int32_t)(hash(seed, i) % 26);
+}
+
+/* Letters that have been told with the first n tokens. */
+static uint32_t letters_of(uint64_t seed, uint32_t n)
+{
+    bool is_held = n > 0 && n < length_of(seed) && hash(seed, n) % 3 == 0;
+    return is_held ? n - 1 : n;
+}
+
+static void check_letters(const char *letters, size_t n, uint64_t seed, size_t from)
+{
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(letters[i], 'a' + token_of(seed, (uint32_t)(from + i)));
 }
 
 /* ---- what the peers make of what was sent ---- */
@@ -60,12 +99,35 @@ static void check_done(const struct request *q, const struct sent *s)
     uint64_t streamed = 0;
     assert_int_equal(s->n_choices, q->n > 1 ? q->n : 0);
     for (uint32_t i = 0; i < q->n && q->is_stream; i++) {
+        assert_int_equal(q->tokens[i], length_of(q->seed + i));
+        assert_int_equal(q->letters[i], q->tokens[i]);
         assert_int_equal(q->choice_endings[i], q->n > 1);
         assert_true(q->n == 1 || s->choice_tokens[i] == q->tokens[i]);
         streamed += q->tokens[i];
     }
     if (q->is_stream)
         assert_int_equal(s->completion_tokens, streamed);
+    if (q->is_stream || q->has_candidates)
+        return;
+    if (q->n == 1)
+        assert_int_equal(strlen(s->text), length_of(q->seed));
+    check_letters(s->text, strlen(s->text), q->seed, 0);
+    for (uint32_t i = 0; i < s->n_choices; i++) {
+        assert_int_equal(s->choice_tokens[i], length_of(q->seed + i));
+        check_letters(s->choice_text[i], strlen(s->choice_text[i]), q->seed + i, 0);
+    }
+}
+
+static void check_tokens(struct request *q, const struct sent *s)
+{
+    uint64_t seed = q->seed + s->choice;
+    assert_int_equal(s->seq, q->tokens[s->choice]);
+    for (uint32_t i = 0; i < s->n_ids; i++)
+        assert_int_equal(s->ids[i], token_of(seed, (uint32_t)s->seq + i));
+    check_letters(s->text, strlen(s->text), seed, q->letters[s->choice]);
+    q->letters[s->choice] += strlen(s->text);
+    q->tokens[s->choice] += s->n_ids;
+    q->choice_endings[s->choice] += s->is_end;
 }
 
 static void client_hears(struct run *r, const struct sent *s)
@@ -79,14 +141,33 @@ static void client_hears(struct run *r, const struct sent *s)
     } else if (s->kind == MSG_TOKENS) {
         assert_true(q->accepted == 1 && q->is_stream && s->choice < q->n);
         assert_int_equal(q->choice_endings[s->choice], 0);
-        assert_int_equal(s->seq, q->tokens[s->choice]);
-        q->tokens[s->choice] += s->n_ids;
-        q->choice_endings[s->choice] += s->is_end;
+        check_tokens(q, s);
     } else {
         assert_true(s->kind == MSG_DONE || s->kind == MSG_CANCELLED || s->kind == MSG_ERROR);
         q->endings++;
         if (s->kind == MSG_DONE)
             check_done(q, s);
+        if (s->kind == MSG_ERROR) {
+            assert_string_not_equal(s->code, ERROR_WORKER_LOST);
+            r->n_poison += !strcmp(s->code, ERROR_POISON);
+        }
+    }
+}
+
+/* What it is told of an earlier worker's doing must be what that one did. */
+static void resume(struct fake_job *job, const struct sent *s)
+{
+    assert_true(s->n_resumed == 0 || s->n_resumed == job->n_candidates);
+    for (uint32_t i = 0; i < s->n_resumed; i++) {
+        const struct sent_resume *c = &s->resumed[i];
+        uint64_t seed = job->seed + i;
+        job->has_ended[i] = c->has_ended;
+        job->n_given[i] = c->n_ids;
+        if (c->has_ended)
+            continue;
+        for (uint32_t k = 0; k < c->n_ids; k++)
+            assert_int_equal(c->ids[k], token_of(seed, k));
+        assert_int_equal(c->text_bytes, letters_of(seed, c->n_ids));
     }
 }
 
@@ -97,7 +178,10 @@ static void worker_hears(struct run *r, const struct sent *s)
         assert_true((uint32_t)f->n < f->slots);
         memset(&f->jobs[f->n], 0, sizeof f->jobs[f->n]);
         f->jobs[f->n].job = s->job;
-        f->jobs[f->n++].n_candidates = s->best_of > s->n ? s->best_of : s->n;
+        f->jobs[f->n].seed = s->seed;
+        f->jobs[f->n].n_candidates = s->best_of > s->n ? s->best_of : s->n;
+        resume(&f->jobs[f->n++], s);
+        r->n_resumed += s->n_resumed > 0;
     } else if (s->kind == MSG_DROP) {
         for (int i = 0; i < f->n; i++)
             if (f->jobs[i].job == s->id)
@@ -117,7 +201,7 @@ static void hear(struct run *r)
     r->n_read = 0;
     forget_sent(r->world);
     list_each(model, &r->world->broker.models, struct model, of_broker)
-        assert_in_range(model->queue.count, 0, WORLD_QUEUE);
+        assert_in_range(model->queue.count, 0, WORLD_QUEUE + WORKERS * WORKER_JOBS); /* with what was moved */
 }
 
 /* ---- events ---- */
@@ -134,6 +218,9 @@ static void new_request(struct run *r, int client)
     q->is_stream = m.generate.request.stream = draw(r, 3) != 0;
     if (!q->is_stream && draw(r, 2))
         m.generate.request.best_of = q->n + draw(r, CHOICES - q->n + 1);
+    q->has_candidates = m.generate.request.best_of > q->n;
+    m.generate.request.has_seed = true;
+    m.generate.request.seed = q->seed = draw(r, 1 << 20);
     q->may_be_unheard = r->world->client_status[client] == E_UNREACHABLE;
     world_client_says(r->world, client, &m);
 }
@@ -156,28 +243,44 @@ static void worker_starts(struct run *r, int i)
     register_as(r->world, FIRST_WORKER + i, "m", (uint32_t)i, f->slots);
 }
 
-/* Some tokens of a choice that goes on, with some end perhaps. Returns true if the job ends with them. */
-static bool step_job(struct run *r, struct fake_job *job, struct step_item *item)
+/* What an item points to. */
+struct fake_output {
+    int32_t ids[3];
+    char letters[32];
+};
+
+/* Some tokens of a choice that goes on, and its end if those were all. Returns true if the job ends with
+ * them. */
+static bool step_job(struct run *r, struct fake_job *job, struct step_item *item, struct fake_output *out)
 {
-    static const int32_t ids[] = { 1, 2, 3 };
-    uint32_t n_ids = draw(r, 4), fate = draw(r, 12), choice = draw(r, job->n_candidates), n_ended = 0;
+    uint32_t choice = draw(r, job->n_candidates), n_ended = 0;
     while (job->has_ended[choice])
         choice = (choice + 1) % job->n_candidates;
-    *item = (struct step_item){
-        .job = job->job, .choice = choice, .ids = { ids, n_ids }, .text = { "aaa", n_ids }
-    };
+    *item = (struct step_item){ .job = job->job, .choice = choice };
     if (job->is_dropped && draw(r, 2)) {
         item->finish_reason = slice_of("cancelled");
         return true;
     }
-    if (fate == 0) {
+    if (draw(r, 100) == 0) {
         item->error_code = slice_of(ERROR_CONTEXT_LENGTH);
         return true;
     }
-    if (fate >= 5)
+    uint64_t seed = job->seed + choice;
+    uint32_t from = job->n_given[choice], n = draw(r, 4), told = letters_of(seed, from);
+    if (n > length_of(seed) - from)
+        n = length_of(seed) - from;
+    for (uint32_t i = 0; i < n; i++)
+        out->ids[i] = token_of(seed, from + i);
+    job->n_given[choice] += n;
+    uint32_t n_letters = letters_of(seed, from + n) - told;
+    for (uint32_t i = 0; i < n_letters; i++)
+        out->letters[i] = (char)('a' + token_of(seed, told + i));
+    item->ids = (struct id_array){ out->ids, n };
+    item->text = (struct slice){ out->letters, n_letters };
+    item->logprob_sum = -(double)(from + n);
+    if (from + n < length_of(seed))
         return false;
-    item->finish_reason = slice_of(fate == 1 ? "length" : "stop");
-    item->logprob_sum = -(double)draw(r, 5);
+    item->finish_reason = slice_of(hash(seed, 2000) % 2 ? "length" : "stop");
     job->has_ended[choice] = true;
     for (uint32_t i = 0; i < job->n_candidates; i++)
         n_ended += job->has_ended[i];
@@ -188,11 +291,15 @@ static void worker_steps(struct run *r, int i)
 {
     struct fake_worker *f = &r->workers[i];
     struct step_item items[WORKER_JOBS + 1];
+    struct fake_output outputs[WORKER_JOBS];
     int n = 0, kept = 0;
 
-    for (int k = 0; k < f->n; k++)
-        if (!step_job(r, &f->jobs[k], &items[n++]))
+    for (int k = 0; k < f->n; k++) {
+        bool is_over = step_job(r, &f->jobs[k], &items[n], &outputs[n]);
+        n++;
+        if (!is_over)
             f->jobs[kept++] = f->jobs[k];
+    }
     f->n = kept;
     if (draw(r, 10) == 0) /* of a job that nobody knows */
         items[n++] = (struct step_item){ .job = 1000000, .finish_reason = slice_of("stop") };
@@ -226,7 +333,7 @@ static void any_event(struct run *r)
         worker_starts(r, worker);
     else if (what == 85)
         worker_starts(r, worker); /* also a live one that begins anew */
-    else if (what == 86)
+    else if (what == 86 && r->workers[worker].is_alive)
         worker_dies(r, worker);
     else
         pass(r->world, draw(r, 200));
@@ -241,7 +348,7 @@ static void check_endings(const struct run *r)
                 assert_int_equal(q->endings, 1);
         }
     assert_int_equal(r->world->broker.jobs.n_live, 0);
-    assert_int_equal(r->world->broker.jobs.queued_bytes, 0);
+    assert_int_equal(r->world->broker.jobs.held_bytes, 0);
     assert_int_equal(r->world->broker.clients.count, 0);
     const struct counts *c = &r->world->broker.counts;
     assert_int_equal(c->accepted, c->done + c->failed + c->cancelled);
@@ -249,6 +356,7 @@ static void check_endings(const struct run *r)
 
 static void test_every_accepted_request_ends_exactly_once(void **state)
 {
+    int n_resumed = 0, n_poison = 0;
     (void)state;
     for (uint32_t seed = 1; seed <= RUNS; seed++) {
         struct run *r = xcalloc(1, sizeof *r);
@@ -266,9 +374,14 @@ static void test_every_accepted_request_ends_exactly_once(void **state)
         assert_true(broker_is_stopped(&r->world->broker, r->world->now_ms));
         check_endings(r);
         assert_true(r->world->broker.counts.done > 50);
+        n_resumed += r->n_resumed;
+        n_poison += r->n_poison;
         world_destroy(r->world);
         free(r);
     }
+    print_message("%d requests went on at another worker, %d were refused as poison\n", n_resumed, n_poison);
+    assert_true(n_resumed > 300);
+    assert_in_range(n_poison, 0, n_resumed / 10);
 }
 
 int main(void)

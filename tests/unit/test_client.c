@@ -249,7 +249,7 @@ static void *fake_main(void *arg)
     f->decoder = decoder_create();
     f->socket = wire_open(context, WIRE_CLIENT_SIDE, &err);
     snprintf(wanted, sizeof wanted, "%s", f->endpoint);
-    assert_int_equal(wire_bind(f->socket, wanted, f->endpoint, &err), OK);
+    assert_int_equal(wire_bind(f->socket, wanted, NULL, f->endpoint, &err), OK);
     f->is_bound = true;
     while (!f->is_stopping) {
         struct message m;
@@ -607,6 +607,11 @@ static void test_nobody_there_is_told_within_the_time(void **state)
     assert_null(w);
     assert_non_null(strstr(err.text, "no-such-socket"));
     assert_int_equal(woolly_connect(&w, "nonsense", &err), WOOLLY_INVALID);
+    assert_int_equal(woolly_connect_with_keys(&w, "tcp://127.0.0.1:9", "/none", NULL, &err), WOOLLY_INVALID);
+    assert_non_null(strstr(err.text, "--server-key"));
+    assert_int_equal(
+        woolly_connect_with_keys(&w, "ipc:///tmp/woolly-there-is-no-such-socket", "/none", NULL, &err),
+        WOOLLY_UNREACHABLE); /* keys are for networks */
 }
 
 static void test_questions_are_answered_while_events_wait(void **state)

@@ -8,14 +8,17 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/buffer.h"
 #include "common/clock.h"
 #include "common/list.h"
 #include "common/log.h"
+#include "common/process.h"
 #include "common/status.h"
 #include "common/utf8.h"
 
@@ -105,7 +108,13 @@ static void test_list_keeps_order_and_count(void **state)
     list_remove(&a.link);
     list_append(&l, &a.link);
     expect_order(&l, "ca");
+    list_insert_before(&a.link, &b.link);
+    expect_order(&l, "cba");
+    list_remove(&b.link);
+    list_insert_before(&c.link, &b.link);
+    expect_order(&l, "bca");
     list_remove(&a.link);
+    list_remove(&b.link);
     list_remove(&c.link);
     expect_order(&l, "");
 }
@@ -126,6 +135,47 @@ static void test_elements_may_leave_their_list_inside_the_loop(void **state)
     }
     expect_order(&from, "c");
     expect_order(&to, "dba");
+}
+
+/* process */
+
+/* Waits until somebody ends it. */
+static pid_t fork_child(void)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        pause();
+        _exit(0);
+    }
+    assert_true(pid > 0);
+    return pid;
+}
+
+static void test_a_watched_process_can_be_killed(void **state)
+{
+    int status, fd;
+    pid_t pid = fork_child();
+    (void)state;
+    assert_true((fd = process_watch(pid)) >= 0);
+    process_kill_watched(fd);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    process_kill_watched(fd); /* it is gone, and whoever has its number now is safe */
+    close(fd);
+}
+
+static void test_children_and_theirs_are_near_descendants(void **state)
+{
+    int status;
+    pid_t pid = fork_child();
+    (void)state;
+    assert_true(process_is_near_descendant(pid, getpid()));
+    assert_true(process_is_near_descendant(pid, getppid()));
+    assert_false(process_is_near_descendant(pid, pid));
+    assert_false(process_is_near_descendant(getppid(), getpid()));
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    assert_false(process_is_near_descendant(pid, getpid()));
 }
 
 /* utf8 */
@@ -321,6 +371,8 @@ int main(void)
         cmocka_unit_test(test_consumed_bytes_leave_from_the_front),
         cmocka_unit_test(test_list_keeps_order_and_count),
         cmocka_unit_test(test_elements_may_leave_their_list_inside_the_loop),
+        cmocka_unit_test(test_a_watched_process_can_be_killed),
+        cmocka_unit_test(test_children_and_theirs_are_near_descendants),
         cmocka_unit_test(test_every_code_point_survives_a_round_trip),
         cmocka_unit_test(test_broken_utf8_is_refused),
         cmocka_unit_test(test_deadlines_never_overflow),

@@ -162,8 +162,9 @@ static void test_a_worker_is_told_of_pooling_and_a_plain_request_looks_as_ever(v
                                                    .stream = true } } };
     struct message out;
     assert_int_equal(pass(c, &in, BROKER_TO_WORKER, &out), OK);
-    static const char *const absent[] = { "max_tokens", "best_of",   "prompt_logprobs", "pooling",
-                                          "cache_salt", "normalize", "session" };
+    static const char *const absent[] = { "max_tokens", "best_of",    "prompt_logprobs",
+                                          "pooling",    "cache_salt", "normalize",
+                                          "session",    "resume",     "prompt_told" };
     for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
         assert_null(memmem(c->bytes.data, c->bytes.len, absent[i], strlen(absent[i])));
 
@@ -175,6 +176,38 @@ static void test_a_worker_is_told_of_pooling_and_a_plain_request_looks_as_ever(v
     assert_int_equal(pass(c, &in, BROKER_TO_WORKER, &out), OK);
     assert_int_equal(out.kind, MSG_OPEN);
     assert_int_equal(out.submit.job, 2);
+}
+
+static void test_a_worker_is_told_how_far_another_one_came(void **state)
+{
+    struct codec *c = *state;
+    const struct resumed_choice choices[] = {
+        { .ids = { "\1\0\0\0\2\0\0\0", 8 }, .text_bytes = 3, .logprob_sum = -2.5 },
+        { .finish_reason = slice_of("stop") }
+    };
+    struct message in = { .kind = MSG_SUBMIT,
+                          .submit = { .epoch = 1,
+                                      .job = 2,
+                                      .request = { .model = slice_of("m"),
+                                                   .prompt = slice_of("p"),
+                                                   .n = 2,
+                                                   .top_p = 1,
+                                                   .resume = { choices, 2 },
+                                                   .prompt_told = 7 } } };
+    struct message out;
+    assert_int_equal(pass(c, &in, BROKER_TO_WORKER, &out), OK);
+    const struct resumed_choice *got = out.submit.request.resume.items;
+    assert_int_equal(out.submit.request.resume.n, 2);
+    assert_int_equal(out.submit.request.prompt_told, 7);
+    assert_int_equal(got[0].ids.len, 8);
+    assert_memory_equal(got[0].ids.data, choices[0].ids.data, 8);
+    assert_true(got[0].text_bytes == 3 && got[0].logprob_sum == -2.5 && !got[0].finish_reason.data);
+    assert_true(slice_is(got[1].finish_reason, "stop") && !got[1].ids.data);
+
+    /* A client cannot say such a thing. */
+    in = (struct message){ .kind = MSG_GENERATE, .generate = { .id = 1, .request = in.submit.request } };
+    assert_int_equal(pass(c, &in, CLIENT_TO_BROKER, &out), OK);
+    assert_int_equal(out.generate.request.resume.n, 0);
 }
 
 static void test_choices_and_their_logprobs_pass(void **state)
@@ -317,10 +350,11 @@ static void test_every_kind_is_read_only_on_its_own_link(void **state)
         [MSG_PONG] = BROKER_TO_CLIENT,        [MSG_CLIENT_BEAT] = BROKER_TO_CLIENT,
         [MSG_REGISTER] = WORKER_TO_BROKER,    [MSG_STEP] = WORKER_TO_BROKER,
         [MSG_WORKER_BEAT] = WORKER_TO_BROKER, [MSG_BYE] = WORKER_TO_BROKER,
-        [MSG_WELCOME] = BROKER_TO_WORKER,     [MSG_SUBMIT] = BROKER_TO_WORKER,
-        [MSG_DROP] = BROKER_TO_WORKER,        [MSG_BROKER_BEAT] = BROKER_TO_WORKER,
-        [MSG_STOP] = BROKER_TO_WORKER,        [MSG_ADVANCED] = WORKER_TO_BROKER,
-        [MSG_OPEN] = BROKER_TO_WORKER,        [MSG_ADVANCE] = BROKER_TO_WORKER,
+        [MSG_WELCOME] = BROKER_TO_WORKER,     [MSG_REFUSED] = BROKER_TO_WORKER,
+        [MSG_SUBMIT] = BROKER_TO_WORKER,      [MSG_DROP] = BROKER_TO_WORKER,
+        [MSG_BROKER_BEAT] = BROKER_TO_WORKER, [MSG_STOP] = BROKER_TO_WORKER,
+        [MSG_ADVANCED] = WORKER_TO_BROKER,    [MSG_OPEN] = BROKER_TO_WORKER,
+        [MSG_ADVANCE] = BROKER_TO_WORKER,
     };
     for (int kind = 0; kind < MSG_KINDS; kind++) {
         /* Zeroed required texts encode as empty, numbers as 0: enough to find the type. */
@@ -452,6 +486,7 @@ int main(void)
         TEST(test_absent_fields_take_their_defaults),
         TEST(test_an_embedding_is_asked_for_with_its_defaults),
         TEST(test_a_worker_is_told_of_pooling_and_a_plain_request_looks_as_ever),
+        TEST(test_a_worker_is_told_how_far_another_one_came),
         TEST(test_choices_and_their_logprobs_pass),
         TEST(test_an_operation_on_a_sequence_and_its_result_pass),
         TEST(test_scores_must_be_finite_numbers_and_strings_not_empty),

@@ -232,7 +232,8 @@ static void outcome_add(struct outcome *o, const struct step_item *item)
     }
     o->prompt_tokens = item->prompt_tokens;
     o->cached_tokens += item->cached_tokens;
-    o->logprob_sum += item->logprob_sum;
+    if (item->finish_reason.data)
+        o->logprob_sum = item->logprob_sum;
     if (item->cache_miss.data)
         copy_slice(o->cache_miss, sizeof o->cache_miss, item->cache_miss);
     if (item->finish_reason.data) {

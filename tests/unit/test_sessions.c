@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/xalloc.h"
@@ -292,6 +293,39 @@ static void test_what_was_said_before_is_kept_when_pages_are_lost(void **state)
     life_end(&l);
 }
 
+static void make_file(const char *name, bool is_old)
+{
+    char *path = xasprintf("%s/%s", folder, name);
+    int fd = open(path, O_WRONLY | O_CREAT, 0600);
+    const struct timespec times[] = { { .tv_sec = 1 }, { .tv_sec = 1 } };
+    assert_true(fd >= 0);
+    if (is_old)
+        assert_int_equal(futimens(fd, times), 0);
+    close(fd);
+    free(path);
+}
+
+static void test_old_drafts_are_removed_and_nothing_else(void **state)
+{
+    static const char *const stay[] = { "m-0123456789abcdef.kv", "other-0123456789abcdef.kv.aB3dEf",
+                                        "m-x.kv.aB3dEf" };
+    (void)state;
+    empty_folder();
+    for (size_t i = 0; i < sizeof stay / sizeof *stay; i++)
+        make_file(stay[i], true);
+    make_file("m-0123456789abcdef.kv.aB3dEf", true);
+    make_file("m-0123456789abcdef.kv.fresh1", false);
+    struct life l = life_begin(true);
+    life_end(&l);
+    int fd = open(folder, O_RDONLY | O_DIRECTORY);
+    for (size_t i = 0; i < sizeof stay / sizeof *stay; i++)
+        assert_int_equal(faccessat(fd, stay[i], F_OK, 0), 0);
+    assert_int_equal(faccessat(fd, "m-0123456789abcdef.kv.fresh1", F_OK, 0), 0);
+    assert_int_not_equal(faccessat(fd, "m-0123456789abcdef.kv.aB3dEf", F_OK, 0), 0);
+    close(fd);
+    empty_folder();
+}
+
 static void test_choices_and_cancelled_requests_leave_nothing_behind(void **state)
 {
     int32_t tokens[N_CTX];
@@ -338,6 +372,7 @@ int main(void)
         cmocka_unit_test(test_a_file_that_was_cut_off_is_ignored),
         cmocka_unit_test(test_a_model_may_have_any_name),
         cmocka_unit_test(test_what_was_said_before_is_kept_when_pages_are_lost),
+        cmocka_unit_test(test_old_drafts_are_removed_and_nothing_else),
         cmocka_unit_test(test_choices_and_cancelled_requests_leave_nothing_behind),
         cmocka_unit_test(test_a_folder_that_cannot_be_used_is_refused),
     };

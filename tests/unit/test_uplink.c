@@ -32,7 +32,7 @@ static void open_broker(struct stage *s, const char *endpoint)
     struct error err;
     s->router = wire_open(s->context, WIRE_WORKER_SIDE, &err);
     assert_non_null(s->router);
-    assert_int_equal(wire_bind(s->router, endpoint, s->endpoint, &err), OK);
+    assert_int_equal(wire_bind(s->router, endpoint, NULL, s->endpoint, &err), OK);
 }
 
 static int setup(void **state)
@@ -43,7 +43,7 @@ static int setup(void **state)
     s = (struct stage){ .context = zmq_ctx_new(), .decoder = decoder_create(), .now_ms = 1000000 };
     open_broker(&s, "tcp://127.0.0.1:*");
     s.self = (struct msg_register){ .model = slice_of("m"), .pid = 1, .slots = 2 };
-    assert_int_equal(uplink_init(&s.uplink, s.endpoint, &s.self, s.now_ms, &err), OK);
+    assert_int_equal(uplink_init(&s.uplink, s.endpoint, NULL, &s.self, s.now_ms, &err), OK);
     *state = &s;
     return 0;
 }
@@ -224,6 +224,20 @@ static void test_without_a_welcome_it_tries_again_later_and_later(void **state)
     }
 }
 
+static void test_a_refused_registration_is_tried_again_later(void **state)
+{
+    struct stage *s = *state;
+    for (int expected_ms = 0; expected_ms <= 2000; expected_ms += 1000) {
+        expect(s, MSG_REGISTER);
+        tell(s, &(struct message){ .kind = MSG_REFUSED,
+                                   .refused = { .epoch = 5, .message = slice_of("another model") } });
+        turn_until(s, UPLINK_CLOSED);
+        assert_int_equal(s->uplink.retry_at_ms - s->now_ms, expected_ms);
+        s->now_ms = s->uplink.retry_at_ms;
+    }
+    come_up(s, 5);
+}
+
 static void test_an_unreadable_message_ends_the_connection(void **state)
 {
     struct stage *s = *state;
@@ -276,7 +290,7 @@ static void test_an_endpoint_that_makes_no_sense_is_refused(void **state)
     struct stage *s = *state;
     struct uplink other;
     struct error err;
-    assert_int_equal(uplink_init(&other, "nonsense", &s->self, 0, &err), E_INVALID);
+    assert_int_equal(uplink_init(&other, "nonsense", NULL, &s->self, 0, &err), E_INVALID);
     assert_non_null(strstr(err.text, "nonsense"));
     uplink_fini(&other);
 }
@@ -293,6 +307,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_broker_that_comes_back_is_found, setup, teardown),
         cmocka_unit_test_setup_teardown(test_without_a_welcome_it_tries_again_later_and_later, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_a_refused_registration_is_tried_again_later, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_unreadable_message_ends_the_connection, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_stop_instead_of_a_welcome_is_taken, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_finds_no_room_is_sent_later_and_nothing_is_lost, setup,

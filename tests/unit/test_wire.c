@@ -26,8 +26,8 @@ static int set_up(void **state)
     p->context = zmq_ctx_new();
     p->router = wire_open(p->context, WIRE_CLIENT_SIDE, &p->err);
     p->dealer = wire_open(p->context, WIRE_PEER, &p->err);
-    assert_int_equal(wire_bind(p->router, "tcp://127.0.0.1:*", p->endpoint, &p->err), OK);
-    assert_int_equal(wire_connect(p->dealer, p->endpoint, &p->err), OK);
+    assert_int_equal(wire_bind(p->router, "tcp://127.0.0.1:*", NULL, p->endpoint, &p->err), OK);
+    assert_int_equal(wire_connect(p->dealer, p->endpoint, NULL, &p->err), OK);
     *state = p;
     return 0;
 }
@@ -146,7 +146,7 @@ static void test_only_this_machine_may_be_listened_to(void **state)
                                         "tcp://10.0.0.1:5555", "tcp://127.0.0.1.example.org:5555",
                                         "inproc://x",          "ipc://@woolly" };
     for (size_t i = 0; i < sizeof open / sizeof *open; i++) {
-        assert_int_equal(wire_bind(p->router, open[i], NULL, &p->err), E_UNSUPPORTED);
+        assert_int_equal(wire_bind(p->router, open[i], NULL, NULL, &p->err), E_UNSUPPORTED);
         assert_non_null(strstr(p->err.text, open[i]));
     }
 }
@@ -159,14 +159,14 @@ static void test_the_path_of_a_living_server_is_not_taken_over(void **state)
     snprintf(endpoint, sizeof endpoint, "ipc://%s/s", folder);
 
     void *first = wire_open(p->context, WIRE_CLIENT_SIDE, &p->err);
-    assert_int_equal(wire_bind(first, endpoint, NULL, &p->err), OK);
-    assert_int_equal(wire_bind(p->router, endpoint, NULL, &p->err), E_IO);
+    assert_int_equal(wire_bind(first, endpoint, NULL, NULL, &p->err), OK);
+    assert_int_equal(wire_bind(p->router, endpoint, NULL, NULL, &p->err), E_IO);
     assert_non_null(strstr(p->err.text, "another server"));
     zmq_close(first);
     /* ZeroMQ closes sockets in a thread of its own. */
     enum status s = E_IO;
     for (int i = 0; i < 500 && s != OK; i++) {
-        s = wire_bind(p->router, endpoint, NULL, &p->err);
+        s = wire_bind(p->router, endpoint, NULL, NULL, &p->err);
         usleep(10000);
     }
     assert_int_equal(s, OK);
@@ -174,7 +174,7 @@ static void test_the_path_of_a_living_server_is_not_taken_over(void **state)
 
     FILE *file = fopen(endpoint + strlen("ipc://"), "w");
     fclose(file);
-    assert_int_equal(wire_bind(p->router, endpoint, NULL, &p->err), E_IO);
+    assert_int_equal(wire_bind(p->router, endpoint, NULL, NULL, &p->err), E_IO);
     assert_non_null(strstr(p->err.text, "a file of that name"));
     unlink(endpoint + strlen("ipc://"));
     rmdir(folder);
@@ -191,7 +191,7 @@ static void test_only_a_socket_nobody_listens_at_is_removed(void **state)
     wire_remove_socket("tcp://127.0.0.1:1");
 
     void *server = wire_open(p->context, WIRE_CLIENT_SIDE, &p->err);
-    assert_int_equal(wire_bind(server, endpoint, NULL, &p->err), OK);
+    assert_int_equal(wire_bind(server, endpoint, NULL, NULL, &p->err), OK);
     wire_remove_socket(endpoint);
     assert_int_equal(access(path, F_OK), 0);
     zmq_close(server);

@@ -5,8 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/clock.h"
+#include "worker/kv/saved.h"
 #include "worker/sampler.h"
 #include "worker/text_out.h"
 #include "worker/token/chat.h"
@@ -26,11 +28,13 @@ static const char help[] =
     "  --top-p P         choose among the fewest that together have this share (default 1: all)\n"
     "  --min-p P         drop those less likely than this share of the most likely (default 0)\n"
     "  --seed S          of the random choice (default 0)\n"
+    "  --session FILE    keep there what was computed of the text, in whole 64 tokens; if FILE is\n"
+    "                    there already, what it has of TEXT's beginning is not computed again\n"
     "  --json            print one JSON object instead: text, tokens, finish_reason,\n"
-    "                    prompt_tokens, prefill_tok_s, decode_tok_s, isa, threads\n" RUN_HELP;
+    "                    prompt_tokens, cached_tokens, prefill_tok_s, decode_tok_s, isa, threads\n" RUN_HELP;
 
 struct request {
-    const char *path, *prompt;
+    const char *path, *prompt, *session; /* the last may be NULL */
     int n_tokens;
     bool as_json, is_chat;
     struct sampling sampling;
@@ -39,9 +43,17 @@ struct request {
 struct result {
     struct token_list prompt, tokens;
     struct buffer text;
+    int n_cached;    /* tokens of the prompt that the session had */
     bool is_stopped; /* by an end token of the model */
     int64_t prefill_us, decode_us;
 };
+
+/* The first token comes out of the prefill, so it took one step less than there are tokens; one more if the
+ * last step gave an end token. */
+static size_t n_steps(const struct result *result)
+{
+    return result->tokens.n - (result->is_stopped ? 0 : 1);
+}
 
 static bool parse_share(const char *text, double low, double high, float *out)
 {
@@ -97,6 +109,7 @@ static int parse(int argc, char **argv, struct request *q, struct run *run)
         { "top-p", required_argument, NULL, 'P' },
         { "min-p", required_argument, NULL, 'M' },
         { "seed", required_argument, NULL, 'S' },
+        { "session", required_argument, NULL, 's' },
         { "json", no_argument, NULL, 'j' },
         { "chat", no_argument, NULL, 'c' },
         { "help", no_argument, NULL, 'h' },
@@ -117,6 +130,8 @@ static int parse(int argc, char **argv, struct request *q, struct run *run)
             q->as_json = true;
         else if (option == 'c')
             q->is_chat = true;
+        else if (option == 's')
+            q->session = optarg;
         else if (option == 't' || option == 'k' || option == 'C') {
             if ((problem = run_take_option(run, argv[0], option, optarg)))
                 return problem;
@@ -149,7 +164,7 @@ static void prefill(struct run *run, struct result *result)
     int max_rows = engine_options(run->engine)->max_rows;
     struct row rows[RUN_MAX_ROWS];
     int64_t began_us = clock_us();
-    for (size_t start = 0; start < prompt->n; start += (size_t)max_rows) {
+    for (size_t start = (size_t)result->n_cached; start < prompt->n; start += (size_t)max_rows) {
         int count = prompt->n - start < (size_t)max_rows ? (int)(prompt->n - start) : max_rows;
         for (int i = 0; i < count; i++) {
             size_t pos = start + (size_t)i;
@@ -192,6 +207,41 @@ static void decode(struct run *run, const struct request *q, int n_ctx, struct r
     show_text(q, &out, result);
     text_out_fini(&out);
     sampler_destroy(sampler);
+}
+
+/* ---- what is computed lives on in a file ---- */
+
+/* A file that cannot be used is an error: at the end it would be overwritten. */
+static enum status read_session(struct run *run, const struct request *q, struct result *result,
+                                struct error *err)
+{
+    struct kv_cache *cache = engine_cache(run->engine);
+    int n_tokens;
+    if (!q->session || access(q->session, F_OK))
+        return OK;
+    enum status s = kv_saved_read(cache, 0, engine_fingerprint(run->engine), q->session, &n_tokens, err);
+    while (s == OK && (size_t)result->n_cached + KV_BLOCK < result->prompt.n &&
+           kv_cache_adopt(cache, 0, result->n_cached / KV_BLOCK, result->prompt.ids + result->n_cached,
+                          (struct kv_salt){ 0 }))
+        result->n_cached += KV_BLOCK;
+    return s;
+}
+
+static enum status write_session(struct run *run, const struct request *q, const struct result *result,
+                                 struct error *err)
+{
+    struct kv_cache *cache = engine_cache(run->engine);
+    struct token_list all = { 0 };
+    for (size_t i = 0; i < result->prompt.n; i++)
+        token_list_push(&all, result->prompt.ids[i]);
+    for (size_t i = 0; i < n_steps(result); i++)
+        token_list_push(&all, result->tokens.ids[i]);
+    int n_pages = (int)(all.n / KV_BLOCK);
+    for (int i = 0; i < n_pages && q->session; i++)
+        kv_cache_publish(cache, 0, i, all.ids + i * KV_BLOCK, (struct kv_salt){ 0 });
+    token_list_fini(&all);
+    return q->session && n_pages ? kv_saved_write(cache, 0, engine_fingerprint(run->engine), q->session, err)
+                                 : OK;
 }
 
 /* The template's text holds the special tokens itself, BOS included. */
@@ -237,9 +287,11 @@ static enum status execute(struct run *run, const struct request *q, struct resu
         n_ctx = model_facts(run->model)->n_ctx_train;
     if ((s = run_start(run, (int)n_ctx, err)) != OK)
         return s;
+    if ((s = read_session(run, q, result, err)) != OK)
+        return s;
     prefill(run, result);
     decode(run, q, (int)n_ctx, result);
-    return OK;
+    return write_session(run, q, result, err);
 }
 
 /* Tokens per second, or NAN where nothing was measured. */
@@ -255,11 +307,8 @@ static json_t *number_or_null(double value)
 
 static void print_result(const struct run *run, const struct request *q, const struct result *result)
 {
-    /* The first token comes out of the prefill, so it took one step less than there are tokens; one more if
-     * the last step gave an end token. */
-    size_t steps = result->tokens.n - (result->is_stopped ? 0 : 1);
-    double prefill_rate = rate(result->prompt.n, result->prefill_us);
-    double decode_rate = rate(steps, result->decode_us);
+    double prefill_rate = rate(result->prompt.n - (size_t)result->n_cached, result->prefill_us);
+    double decode_rate = rate(n_steps(result), result->decode_us);
     if (!q->as_json) {
         putchar('\n');
         fprintf(stderr, "prefill %zu tokens, %.1f tok/s; decode %zu tokens, ", result->prompt.n, prefill_rate,
@@ -273,12 +322,12 @@ static void print_result(const struct run *run, const struct request *q, const s
     json_t *tokens = json_array();
     for (size_t i = 0; i < result->tokens.n; i++)
         json_array_append_new(tokens, json_integer(result->tokens.ids[i]));
-    json_t *object =
-        json_pack("{s:s%, s:o, s:s, s:I, s:o, s:o, s:s, s:i}", "text",
-                  result->text.data ? result->text.data : "", result->text.len, "tokens", tokens,
-                  "finish_reason", result->is_stopped ? "stop" : "length", "prompt_tokens",
-                  (json_int_t)result->prompt.n, "prefill_tok_s", number_or_null(prefill_rate), "decode_tok_s",
-                  number_or_null(decode_rate), "isa", engine_isa(run->engine), "threads", run->n_threads);
+    json_t *object = json_pack(
+        "{s:s%, s:o, s:s, s:I, s:i, s:o, s:o, s:s, s:i}", "text", result->text.data ? result->text.data : "",
+        result->text.len, "tokens", tokens, "finish_reason", result->is_stopped ? "stop" : "length",
+        "prompt_tokens", (json_int_t)result->prompt.n, "cached_tokens", result->n_cached, "prefill_tok_s",
+        number_or_null(prefill_rate), "decode_tok_s", number_or_null(decode_rate), "isa",
+        engine_isa(run->engine), "threads", run->n_threads);
     json_dumpf(object, stdout, JSON_REAL_PRECISION(6));
     putchar('\n');
     json_decref(object);
