@@ -5,23 +5,26 @@
 #include "broker/ending.h"
 #include "common/log.h"
 
-enum { MOST_BLAMED = 2 };
+/* In the company of others only half as much is proven. */
+enum { BLAME_AMONG_OTHERS = 1, BLAME_ALONE = 2, MOST_BLAME = 4 };
 
 static void judge(struct job *job, const struct worker *w)
 {
     bool was_alone = w->jobs.count == 1;
     if (w->said_bye) /* it was told to end */
         return;
-    if (was_alone || job->is_suspect)
-        job->n_blamed++;
+    if (was_alone)
+        job->blame += BLAME_ALONE;
+    else if (job->is_suspect)
+        job->blame += BLAME_AMONG_OTHERS;
     job->is_suspect = was_alone || !job->has_progress;
 }
 
 static void give_away(struct broker *b, struct job *job, const struct worker *w, int64_t now_ms)
 {
     char why[200];
-    if (job->n_blamed >= MOST_BLAMED) {
-        snprintf(why, sizeof why, "%d workers died of this request: %s", MOST_BLAMED, w->lost_why);
+    if (job->blame >= MOST_BLAME) {
+        snprintf(why, sizeof why, "workers died of this request again and again: %s", w->lost_why);
         job_end_error(b, job, SLOT_FREED, slice_of(ERROR_POISON), slice_of(why), now_ms);
     } else if (!job->answer.is_resumable) {
         snprintf(why, sizeof why,

@@ -7,12 +7,12 @@
  *   - One of which it gave nothing is a suspect. Suspects go first, a worker takes one at a time, and nothing
  *     else with it until it makes progress: gives a token, a detail of its prompt, its end. Then it is a
  *     request like all others again.
- *   - Who is a suspect when its worker dies, or was all that it had, is to blame. Twice to blame without
- *     progress in between, and the request ends with the error `poison`.
+ *   - What was all that its worker had when that died is to blame; a suspect whose worker died with company,
+ *     half as much. Twice to blame without progress in between, and the request ends with the error `poison`.
  *
- * So a request alone that kills its workers does it twice; one that came among others three times, of which
- * those saw nothing but pauses; and one that merely was there is cleared by its next token. There is no
- * endless loop: a request is on at most three dead workers between two of its tokens. */
+ * So a request alone that kills its workers does it twice; one that came among others some four times, of
+ * which those saw nothing but pauses; and one that merely was there is cleared by its next token. There is no
+ * endless loop: a request is on at most five dead workers between two of its tokens. */
 #ifndef WOOLLY_BROKER_FAILOVER_H
 #define WOOLLY_BROKER_FAILOVER_H
 

@@ -102,7 +102,7 @@ static void note_progress(struct broker *b, struct job *job)
     job->lost_us = 0;
     job->has_progress = true;
     job->is_suspect = false;
-    job->n_blamed = 0;
+    job->blame = 0;
 }
 
 static const char *find_fault(const struct job *job, const struct step_item *item)

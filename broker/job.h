@@ -55,7 +55,7 @@ struct job {
     uint32_t n_moves;  /* from one worker to another */
     bool has_progress; /* its present worker gave something of it */
     bool is_suspect;   /* its last worker died without, or with nothing else to work on */
-    int n_blamed;      /* deaths that only it can have caused, since it last made progress */
+    int blame;         /* for deaths since it last made progress (failover.h) */
 
     int64_t accepted_us, dispatched_us, first_token_us; /* 0: has not happened */
     int64_t sent_ms;                                    /* to its present worker */
