@@ -202,7 +202,7 @@ class Load(unittest.TestCase):
             self.assertGreater(run["gap_ms"]["samples"], 0)
             self.assertGreater(run["tok_s"], 0)
             self.assertGreater(run["client_cpu"], 0)
-            self.assertLessEqual(run["window_s"], run["total_s"])
+            self.assertLessEqual(run["window_s"], run["total_s"] + 1e-3)  # from two readings of the clock
             for tail in (run["ttft_ms"], run["gap_ms"]):
                 self.assertLessEqual(tail["p50"], tail["p95"])
                 self.assertLessEqual(tail["p95"], tail["p99"])
