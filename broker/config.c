@@ -42,7 +42,7 @@ const char config_help[] =
     "  --sessions DIR         keep there what was computed of texts whose requests name a session, so\n"
     "                         that they go on quickly after a restart\n"
     "  --kv-memory MB         memory for the KV cache of each worker, which its requests share\n"
-    "                         (default 0: chosen by what the machine has free)\n"
+    "                         (default 0: an eighth of the machine's, for all workers of a model)\n"
     "  --itl-target MS        the prompts of others may double the time between two tokens of a running\n"
     "                         stream, and add this much (default 5)\n"
     "  --speculate MODE       guess tokens ahead and check them together: auto (when it is faster), off\n"

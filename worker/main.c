@@ -61,7 +61,7 @@ static const char usage_text[] =
     "  --sessions DIR       keep there what was computed of texts whose requests name a session, so\n"
     "                       that they go on quickly after a restart\n"
     "  --kv-memory MB       memory for the cache of each worker, which its requests share (default 0:\n"
-    "                       chosen by what the machine has free)\n"
+    "                       an eighth of the machine's, for all workers together)\n"
     "  --itl-target MS      the prompts of others may double the time between two tokens of a running\n"
     "                       stream, and add this much (default 5)\n"
     "  --speculate MODE     guess tokens ahead and check them together: auto, when it is faster,\n"

@@ -2,8 +2,8 @@
  * sequence: the tokens of the prompt and those generated after them, and how many of them the engine has
  * computed. What lies in the KV cache can be given up at any time and computed again from the tokens.
  *
- * Inside of the scheduler: sequence.c makes jobs from requests, scheduler.c decides what runs, output.c turns
- * logits into tokens and items. */
+ * Inside of the scheduler: sequence.c makes jobs from requests, admission.c decides what runs, rows.c what a
+ * step computes of it, and output.c turns logits into tokens and items. */
 #ifndef WOOLLY_WORKER_SEQUENCE_H
 #define WOOLLY_WORKER_SEQUENCE_H
 
@@ -16,8 +16,9 @@
 #include "worker/token/tokenizer.h"
 
 enum sequence_state {
-    SEQUENCE_WAITING,    /* has not begun */
-    SEQUENCE_PREEMPTED,  /* lost its pages, goes on before any that wait */
+    SEQUENCE_WAITING,   /* has not begun */
+    SEQUENCE_PREEMPTED, /* lost its pages, or was held and has tokens to compute: goes on before any that wait
+                         */
     SEQUENCE_PREFILLING, /* has a slot, and pages for all its tokens; more than the last is not computed */
     SEQUENCE_RUNNING,    /* one token per step, or more where guesses come true */
     SEQUENCE_HELD,       /* opened by an ensemble, nothing to do; its pages are given up first */
